@@ -1,0 +1,139 @@
+"""Microseconds, amounts and money: the integers everything else is made of.
+
+Counts are whole numbers, time is whole microseconds, money is whole billionths of a
+limit's own currency. Floats exist only at the public edge (`seconds`), and rounding is
+against the caller: waits go up.
+"""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal, InvalidOperation
+
+from ratekeeper.errors import ConfigError
+
+SECOND = 1_000_000
+MINUTE = 60 * SECOND
+HOUR = 60 * MINUTE
+DAY = 24 * HOUR
+WEEK = 7 * DAY
+MONTH = 30 * DAY  # a rolling month; `resets` makes it a calendar month
+
+NANO = 1_000_000_000  # money: billionths of the currency
+
+MAX_AMOUNT = 10**15  # 2^53 is the largest integer a Lua number holds exactly
+MAX_MONEY = 10**18  # a billion of the currency
+MAX_COST = 10**15  # no call costs more; keeps sums far from any overflow
+MAX_WINDOW = 366 * DAY
+
+_SUFFIX = {"": 1, "k": 10**3, "K": 10**3, "M": 10**6, "B": 10**9}
+_AMOUNT = re.compile(r"([0-9]+(?:_[0-9]+)*)(\.[0-9]+)?([A-Za-z]*)", re.ASCII)
+
+# ISO 4217 codes in use; a unit of this name is money, counted in billionths.
+CURRENCIES = frozenset(
+    """
+    aed ars aud bdt bgn brl cad chf clp cny cop czk dkk egp eur gbp hkd huf idr ils inr
+    jpy kes krw kzt lkr mad mxn myr ngn nok nzd pen php pkr pln qar ron rub sar sek sgd
+    thb try twd uah usd vnd zar
+    """.split()
+)
+SIGNS = {"$": "usd", "€": "eur", "£": "gbp"}
+
+
+def parse_amount(word: str, scale: int = 1) -> int:
+    """Read `120k`, `1.5M`, `10_000` as an integer number of 1/`scale`.
+
+    Raises `ValueError` with what was expected.
+    """
+    match = _AMOUNT.fullmatch(word)
+    if match is None or len(word) > 40:  # noqa: PLR2004 - far beyond any real amount
+        msg = "expected an amount such as 500, 10_000, 120k or 1.5M"
+        raise ValueError(msg)
+    whole, fraction, suffix = match.groups()
+    if suffix not in _SUFFIX:
+        hint = " (M is a million)" if suffix == "m" else ""
+        msg = f"expected the suffix k, M or B, or none{hint}"
+        raise ValueError(msg)
+    number = Decimal(whole.replace("_", "") + (fraction or "")) * _SUFFIX[suffix]
+    number *= scale
+    if number != number.to_integral_value():
+        smallest = "a whole number" if scale == 1 else "at most nine decimals"
+        msg = f"expected {smallest}"
+        raise ValueError(msg)
+    return int(number)
+
+
+def format_amount(amount: int) -> str:
+    """Print an amount in its canonical form: 500, 15k, 1500k, 2M."""
+    if amount < 10_000:  # noqa: PLR2004 - below, plain digits read best
+        return str(amount)
+    for suffix in ("B", "M", "k"):
+        if amount % _SUFFIX[suffix] == 0:
+            return f"{amount // _SUFFIX[suffix]}{suffix}"
+    return str(amount)
+
+
+def format_money(nano: int) -> str:
+    """Print billionths as a decimal without trailing zeros: 50, 0.25."""
+    text = f"{Decimal(nano) / NANO:f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def money(value: Decimal | str | int) -> int:
+    """Turn a sum of money into billionths, rounded up: a budget is never passed.
+
+    Takes Decimal, str or int. A float is refused: it has already been rounded.
+    """
+    if isinstance(value, bool) or not isinstance(value, Decimal | str | int):
+        msg = f"money is a Decimal, a string or an int, not {type(value).__name__}"
+        raise TypeError(msg)
+    try:
+        number = Decimal(value)
+        if not number.is_finite() or not 0 <= number * NANO <= MAX_COST * NANO:
+            raise InvalidOperation
+    except (InvalidOperation, ValueError, OverflowError) as error:
+        msg = f"money must be a finite sum >= 0, not {str(value)[:40]!r}"
+        raise ConfigError(msg) from error
+    scaled = number * NANO
+    whole = int(scaled)
+    return whole if whole == scaled else whole + 1
+
+
+def count(unit: str, value: object) -> int:
+    """Check the cost of a call in `unit`: a whole number >= 0, nothing else."""
+    if unit in CURRENCIES:
+        return money(value)  # type: ignore[arg-type]  # money() refuses other types
+    if type(value) is not int:
+        msg = f"{unit}= takes a whole number, not {type(value).__name__}"
+        raise TypeError(msg)
+    if not 0 <= value <= MAX_COST:
+        msg = f"{unit}={str(value)[:40]} is out of range: expected 0 to {MAX_COST}"
+        raise ConfigError(msg)
+    return value
+
+
+def seconds(us: int) -> float:
+    """Turn microseconds into seconds for the public edge."""
+    return us / SECOND
+
+
+def micros(value_s: float) -> int:
+    """Turn seconds from the public edge into microseconds, rounded up."""
+    scaled = value_s * SECOND
+    whole = int(scaled)
+    return whole if whole >= scaled else whole + 1
+
+
+def format_wait(us: int) -> str:
+    """Print a wait for a person, rounded up: 40 s, 1.25 s, 3 h 20 min."""
+    if us < MINUTE:
+        millis = -(-us // 1000)
+        return f"{millis / 1000:g} s"
+    total_s = -(-us // SECOND)
+    hours, rest = divmod(total_s, 3600)
+    minutes, secs = divmod(rest, 60)
+    if hours >= 48:  # noqa: PLR2004 - days read better from two on
+        return f"{hours // 24} d {hours % 24} h"
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {secs} s"
