@@ -1,0 +1,77 @@
+"""Use every bit of your AI quota, and never see a 429."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ratekeeper.core.decision import Denied, LimitStatus
+    from ratekeeper.core.limits import Algorithm, Limit
+    from ratekeeper.errors import (
+        AuthenticationError,
+        BillingStopped,
+        BudgetExceeded,
+        ConfigError,
+        LimitExceeded,
+        NeverPossible,
+        ProviderError,
+        ProviderOverloaded,
+        ProviderThrottled,
+        ProviderUnreachable,
+        RatekeeperError,
+        StoreUnavailable,
+    )
+    from ratekeeper.limiter import AsyncLimiter, Grant, Limiter
+    from ratekeeper.stores.memory import MemoryStore
+
+__all__ = [
+    "Algorithm",
+    "AsyncLimiter",
+    "AuthenticationError",
+    "BillingStopped",
+    "BudgetExceeded",
+    "ConfigError",
+    "Denied",
+    "Grant",
+    "Limit",
+    "LimitExceeded",
+    "LimitStatus",
+    "Limiter",
+    "MemoryStore",
+    "NeverPossible",
+    "ProviderError",
+    "ProviderOverloaded",
+    "ProviderThrottled",
+    "ProviderUnreachable",
+    "RatekeeperError",
+    "StoreUnavailable",
+    "__version__",
+]
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Algorithm": "ratekeeper.core.limits",
+    "AsyncLimiter": "ratekeeper.limiter",
+    "Denied": "ratekeeper.core.decision",
+    "Grant": "ratekeeper.limiter",
+    "Limit": "ratekeeper.core.limits",
+    "LimitStatus": "ratekeeper.core.decision",
+    "Limiter": "ratekeeper.limiter",
+    "MemoryStore": "ratekeeper.stores.memory",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Load a public name on first use: importing the package costs next to nothing."""
+    if name not in __all__:
+        msg = f"module 'ratekeeper' has no attribute {name!r}"
+        raise AttributeError(msg)
+    value = getattr(importlib.import_module(_HOMES.get(name, "ratekeeper.errors")), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

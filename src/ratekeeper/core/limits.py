@@ -48,9 +48,9 @@ _PERIODS = {
 _PERIOD_WORDS = {
     **_PERIODS,
     **{f"{name}s": us for name, us in _PERIODS.items()},
-    **{"s": units.SECOND, "sec": units.SECOND, "secs": units.SECOND},
-    **{"min": units.MINUTE, "mins": units.MINUTE},
-    **{"h": units.HOUR, "hr": units.HOUR, "d": units.DAY},
+    "s": units.SECOND, "sec": units.SECOND, "secs": units.SECOND,
+    "min": units.MINUTE, "mins": units.MINUTE,
+    "h": units.HOUR, "hr": units.HOUR, "d": units.DAY,
 }
 _ALIASES = {
     "rps": ("requests", units.SECOND),
@@ -69,6 +69,8 @@ _SINGULAR = {
     "output_token": "output_tokens",
 }
 _UNIT = re.compile(r"[a-z][a-z0-9_]{0,62}", re.ASCII)
+# Keywords of `acquire`: a unit of this name could not be said there.
+_RESERVED = {"also", "flow", "hold", "key", "priority", "timeout", "unit", "weight"}
 _WORD = re.compile(r"[^\s/]+|/")
 _TIME = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])", re.ASCII)
 _COUNTED_PERIOD = re.compile(r"([0-9]{1,6})([A-Za-z]*)", re.ASCII)
@@ -220,13 +222,13 @@ def parse_limits(
     return parsed
 
 
-def _fault(limit: Limit) -> str | None:  # noqa: C901, PLR0911 - one row a rule
+def _fault(limit: Limit) -> str | None:
     """Name the first rule a limit breaks."""
     algorithm = limit.algorithm
     most = units.MAX_MONEY if limit.is_money else units.MAX_AMOUNT
     if type(limit.amount) is not int or not 0 < limit.amount <= most:
         return f"expected an amount from 1 to {units.format_amount(most)}"
-    if not _UNIT.fullmatch(limit.unit):
+    if not _UNIT.fullmatch(limit.unit) or limit.unit in _RESERVED:
         return "expected a unit such as requests, tokens or my_unit"
     if limit.unit == CONCURRENT or algorithm is Algorithm.CONCURRENCY:
         plain = limit.burst is None and limit.resets is None and limit.window_us == 0
@@ -324,6 +326,8 @@ class _Parser:
             return {"unit": unit, "window_us": window_us}
         if not _UNIT.fullmatch(word) or word in {"burst", "using", "resets"}:
             self._wrong("expected a unit such as requests, tokens, concurrent or rpm")
+        if word in _RESERVED:
+            self._wrong("this word is taken by acquire(): use another name")
         if self._peek() != "/":
             self._wrong(
                 "expected an alias such as rpm or tpm, 'concurrent', or a unit with "

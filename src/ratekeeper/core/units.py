@@ -31,11 +31,7 @@ _AMOUNT = re.compile(r"([0-9]+(?:_[0-9]+)*)(\.[0-9]+)?([A-Za-z]*)", re.ASCII)
 
 # ISO 4217 codes in use; a unit of this name is money, counted in billionths.
 CURRENCIES = frozenset(
-    """
-    aed ars aud bdt bgn brl cad chf clp cny cop czk dkk egp eur gbp hkd huf idr ils inr
-    jpy kes krw kzt lkr mad mxn myr ngn nok nzd pen php pkr pln qar ron rub sar sek sgd
-    thb try twd uah usd vnd zar
-    """.split()
+    ["aed", "ars", "aud", "bdt", "bgn", "brl", "cad", "chf", "clp", "cny", "cop", "czk", "dkk", "egp", "eur", "gbp", "hkd", "huf", "idr", "ils", "inr", "jpy", "kes", "krw", "kzt", "lkr", "mad", "mxn", "myr", "ngn", "nok", "nzd", "pen", "php", "pkr", "pln", "qar", "ron", "rub", "sar", "sek", "sgd", "thb", "try", "twd", "uah", "usd", "vnd", "zar"]
 )
 SIGNS = {"$": "usd", "€": "eur", "£": "gbp"}
 
@@ -46,7 +42,7 @@ def parse_amount(word: str, scale: int = 1) -> int:
     Raises `ValueError` with what was expected.
     """
     match = _AMOUNT.fullmatch(word)
-    if match is None or len(word) > 40:  # noqa: PLR2004 - far beyond any real amount
+    if match is None or len(word) > 40:
         msg = "expected an amount such as 500, 10_000, 120k or 1.5M"
         raise ValueError(msg)
     whole, fraction, suffix = match.groups()
@@ -65,7 +61,7 @@ def parse_amount(word: str, scale: int = 1) -> int:
 
 def format_amount(amount: int) -> str:
     """Print an amount in its canonical form: 500, 15k, 1500k, 2M."""
-    if amount < 10_000:  # noqa: PLR2004 - below, plain digits read best
+    if amount < 10_000:
         return str(amount)
     for suffix in ("B", "M", "k"):
         if amount % _SUFFIX[suffix] == 0:
@@ -132,7 +128,7 @@ def format_wait(us: int) -> str:
     total_s = -(-us // SECOND)
     hours, rest = divmod(total_s, 3600)
     minutes, secs = divmod(rest, 60)
-    if hours >= 48:  # noqa: PLR2004 - days read better from two on
+    if hours >= 48:
         return f"{hours // 24} d {hours % 24} h"
     if hours:
         return f"{hours} h {minutes} min"

@@ -1,0 +1,76 @@
+"""What a limiter answers: `Denied`, and the figures of `status()`."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+from ratekeeper.core.units import NANO, SECOND, format_wait, seconds
+
+if TYPE_CHECKING:
+    from decimal import Decimal
+
+    from ratekeeper.core.meter import Meter
+
+BUSY_HINT = SECOND  # when to look again for a slot that may be freed at any moment
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Denied:
+    """A call that does not fit now; false in a condition.
+
+    `retry_after_us` is exact if no other call is admitted meanwhile; for a concurrency
+    limit (`exact` False) it is a lower bound.
+    """
+
+    retry_after_us: int
+    limit: str
+    exact: bool = True
+
+    @property
+    def retry_after_s(self) -> float:
+        """The wait in seconds."""
+        return seconds(self.retry_after_us)
+
+    def __bool__(self) -> bool:
+        return False
+
+    def __str__(self) -> str:
+        bound = "" if self.exact else "at least "
+        wait = format_wait(self.retry_after_us)
+        return f"the limit '{self.limit}' is used up: try again in {bound}{wait}"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class LimitStatus:
+    """One limit of one key: amounts in its unit (money in its currency)."""
+
+    limit: str
+    used: int | Decimal
+    remaining: int | Decimal
+    reset_after_s: float
+    waiting: int
+
+
+def denied(meter: Meter, wait_us: int) -> Denied:
+    """Describe a refusal by one limit."""
+    if not meter.exact:
+        wait_us = min(wait_us, BUSY_HINT)
+    return Denied(retry_after_us=wait_us, limit=meter.text, exact=meter.exact)
+
+
+def status_of(meter: Meter, now: int) -> LimitStatus:
+    """Describe a limit without changing it."""
+    used: int | Decimal = meter.used(now)
+    remaining: int | Decimal = meter.remaining(now)
+    if meter.limit.is_money:
+        from decimal import Decimal
+
+        used, remaining = Decimal(used) / NANO, Decimal(remaining) / NANO
+    return LimitStatus(
+        limit=meter.text,
+        used=used,
+        remaining=remaining,
+        reset_after_s=seconds(meter.reset_us(now)),
+        waiting=0 if meter.line is None else len(meter.line),
+    )

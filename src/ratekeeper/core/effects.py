@@ -1,0 +1,53 @@
+"""What a plan may ask for: the only words between pure flows and the outside.
+
+A plan is a generator that yields these and is sent their results; a driver performs
+them, one for threads and one for asyncio.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Generator
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ratekeeper.core.line import Waiter
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Enter:
+    """Stand in line, or be granted or refused at once; gives back the waiter."""
+
+    waiter: Waiter
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Park:
+    """Wait until the waiter's state changes or its wake time comes."""
+
+    waiter: Waiter
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class LookAgain:
+    """Reconsider a waiter whose wake time has come."""
+
+    waiter: Waiter
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Leave:
+    """Leave the line, or give back a grant nobody will use."""
+
+    waiter: Waiter
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Sleep:
+    """Do nothing for so many microseconds."""
+
+    wait_us: int
+
+
+Effect = Enter | Park | LookAgain | Leave | Sleep
+Plan = Generator[Any, Any, Any]  # effects differ per floor; each driver checks its own

@@ -1,0 +1,134 @@
+"""Token bucket as GCRA on integers, and the leaky bucket, its burst-1 case.
+
+The theoretical arrival time (tat) is kept in ticks of 1/q microseconds, where one unit
+takes p/q microseconds to refill in lowest terms: every figure is an exact integer.
+A bucket never fills past its capacity: a tat in the past reads as full.
+Source: ITU-T I.371, generic cell rate algorithm (virtual scheduling).
+"""
+
+from __future__ import annotations
+
+from math import gcd
+from typing import TYPE_CHECKING
+
+from ratekeeper.core.limits import Algorithm
+from ratekeeper.core.meter import Meter
+from ratekeeper.core.units import SECOND
+
+if TYPE_CHECKING:
+    from ratekeeper.core.limits import Limit
+
+
+def second_of(limit: Limit) -> int:
+    """Return one second's worth of a limit, at least 1."""
+    return max(1, limit.amount * SECOND // limit.window_us)
+
+
+class Bucket(Meter):
+    """A bucket of `burst` units, refilled at the limit's rate.
+
+    A cost above the burst is granted when the bucket is full; the rest is debt.
+    """
+
+    __slots__ = ("_burst", "_busy_since_us", "_p", "_q", "_slack", "_tat")
+
+    def __init__(
+        self, limit: Limit, *, burst: int | None = None, guard_us: int = 0
+    ) -> None:
+        super().__init__(limit, guard_us=guard_us)
+        self._configure(limit, burst or burst_of(limit))
+        self._tat = 0
+        self._busy_since_us = 0
+
+    def _configure(self, limit: Limit, burst: int) -> None:
+        divisor = gcd(limit.window_us, limit.amount)
+        self._burst = burst
+        self._p = limit.window_us // divisor
+        self._q = limit.amount // divisor
+        # Calls sent at one rate arrive bunched by up to the guard: that much less burst.
+        self._slack = burst * self._p - self.guard_us * self._q
+
+    def wait_us(self, cost: int, now: int) -> int:
+        """Return how long until `cost` fits; 0 means now."""
+        cost = min(cost, self._burst)
+        late = self._tat + cost * self._p - self._slack - now * self._q
+        if late <= 0 or cost == 0:
+            return 0
+        return -(-late // self._q)
+
+    def take(self, cost: int, now: int) -> None:
+        """Charge `cost` at `now`, as debt where it does not fit."""
+        base = now * self._q
+        if self._tat > base:
+            self._tat += cost * self._p
+        else:
+            self._tat = base + cost * self._p
+            self._busy_since_us = now
+
+    def back(self, cost: int, taken_us: int, now: int) -> None:
+        """Give back part of what was taken, unless the bucket has been full since."""
+        del now
+        if taken_us >= self._busy_since_us:
+            self._tat -= cost * self._p
+
+    def never(self, cost: int) -> bool:
+        """Say whether `cost` is above both the burst and the limit."""
+        return cost > self._burst and cost > self.limit.amount
+
+    def backlog_us(self, ahead: int, cost: int, now: int) -> int:
+        """Return the least time until `cost` fits once `ahead` has been served."""
+        cost = min(cost, self._burst)
+        tat = self._tat
+        if ahead:
+            tat = max(tat, now * self._q) + ahead * self._p
+        late = tat + cost * self._p - self._slack - now * self._q
+        return max(0, -(-late // self._q))
+
+    def used(self, now: int) -> int:
+        """Return what has not been refilled yet, rounded up."""
+        return max(0, -(-(self._tat - now * self._q) // self._p))
+
+    def remaining(self, now: int) -> int:
+        """Return what a call could still take, never below 0."""
+        return max(0, self._burst - self.used(now))
+
+    def reset_us(self, now: int) -> int:
+        """Return how long until the bucket is full."""
+        return max(0, -(-(self._tat - now * self._q) // self._q))
+
+    def is_binding(self, now: int) -> bool:
+        """Say whether forgetting this bucket would forgive a key over its limit."""
+        return super().is_binding(now) or self.remaining(now) == 0
+
+    def change(self, limit: Limit, now: int) -> None:
+        """Put a changed amount in force and keep what was used."""
+        used = max(0, self._tat - now * self._q)  # ticks of a p-th of a unit
+        paid_by = self._p
+        burst = burst_of(limit)
+        if self._burst != burst_of(self.limit):  # one second's worth, not the limit's
+            burst = second_of(limit)
+        self.limit = limit
+        self._configure(limit, burst)
+        self._tat = now * self._q - (-used * self._p // paid_by)
+
+    def start_cold(self, now: int, pace: Meter) -> None:
+        """Start with what `pace` holds: what an earlier process used is unknown."""
+        self.take(max(0, self._burst - pace.remaining(now)), now)
+        self.cold_until_us = now + self.limit.window_us
+        self.attention = True  # so that `charged` is kept until `confirm`
+
+    def confirm(self, remaining: int, charged_before: int, now: int) -> None:
+        """Fill up to what the provider says is left, less what it cannot know of."""
+        if self.cold_until_us <= now:
+            return
+        self.cold_until_us = 0
+        later = self.charged - charged_before
+        level = min(self._burst, max(0, remaining - later))
+        self._tat = min(self._tat, now * self._q + (self._burst - level) * self._p)
+
+
+def burst_of(limit: Limit) -> int:
+    """Return the bucket's capacity: the burst said, or one window's worth."""
+    if limit.algorithm is Algorithm.LEAKY_BUCKET:
+        return 1
+    return limit.burst or limit.amount

@@ -1,0 +1,149 @@
+"""Meter: what one limit has counted for one key.
+
+A meter is plain state and integer arithmetic: `wait_us` answers, `take` charges, `back`
+refunds, and `now` never runs backwards (the store sees to that). Its cost is in the
+limit's unit; for concurrency it is the hold in microseconds.
+Invariant: a call that waits exactly `wait_us` is granted, one that waits less is not.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ratekeeper.core.limits import Limit
+    from ratekeeper.core.line import Line
+
+
+class Meter:
+    """The state of one limit for one key, and the gates in front of it."""
+
+    exact = True  # whether a wait is known to the microsecond, refunds aside
+
+    __slots__ = (
+        "attention",
+        "charged",
+        "cold_until_us",
+        "guard_us",
+        "limit",
+        "line",
+        "pace",
+        "paused_until_us",
+        "refunds",
+        "text",
+    )
+
+    def __init__(self, limit: Limit, *, guard_us: int = 0) -> None:
+        self.limit = limit
+        self.guard_us = guard_us
+        self.refunds = True
+        self.text = str(limit)
+        self.line: Line | None = None
+        self.pace: Meter | None = None
+        self.paused_until_us = 0
+        self.cold_until_us = 0
+        # True while a line, a pause or a cold start stands before the arithmetic: the
+        # direct path looks at this one flag.
+        self.attention = False
+        self.charged = 0
+
+    # What each algorithm answers.
+
+    def wait_us(self, cost: int, now: int) -> int:
+        """Return how long until `cost` fits; 0 means now."""
+        raise NotImplementedError
+
+    def take(self, cost: int, now: int) -> None:
+        """Charge `cost` at `now`, as debt where it does not fit."""
+        raise NotImplementedError
+
+    def back(self, cost: int, taken_us: int, now: int) -> None:
+        """Give back part of what was taken at `taken_us`."""
+        raise NotImplementedError
+
+    def never(self, cost: int) -> bool:
+        """Say whether no wait would ever make `cost` fit."""
+        raise NotImplementedError
+
+    def backlog_us(self, ahead: int, cost: int, now: int) -> int:
+        """Return the least time until `cost` fits once `ahead` has been served."""
+        raise NotImplementedError
+
+    def used(self, now: int) -> int:
+        """Return what counts against the limit now."""
+        raise NotImplementedError
+
+    def reset_us(self, now: int) -> int:
+        """Return how long until the limit is whole again if nothing more is taken."""
+        raise NotImplementedError
+
+    def change(self, limit: Limit, now: int) -> None:
+        """Put a changed amount in force and keep what was used."""
+        raise NotImplementedError
+
+    # What stands before the algorithm.
+
+    def delay_us(self, cost: int, now: int) -> int:
+        """Return `wait_us` with pauses and the cold start allowed for."""
+        wait = self.wait_us(cost, now)
+        if self.paused_until_us > now:
+            wait = max(wait, self.paused_until_us - now)
+        if self.pace is not None:
+            if now >= self.cold_until_us:
+                self.pace = None
+            else:
+                paced = self.pace.wait_us(cost, now)
+                wait = max(wait, min(paced, self.cold_until_us - now))
+        return wait
+
+    def charge(self, cost: int, now: int) -> None:
+        """Charge `cost` to the algorithm and to the cold start's pace."""
+        self.take(cost, now)
+        self.charged += cost
+        if self.pace is not None:
+            self.pace.take(cost, now)
+
+    def pause(self, until_us: int) -> None:
+        """Refuse every call until `until_us`: the provider said so."""
+        self.paused_until_us = max(self.paused_until_us, until_us)
+        self.attention = True
+
+    def start_cold(self, now: int, pace: Meter) -> None:
+        """Follow `pace` for one window: what an earlier process used is unknown."""
+        self.pace = pace
+        self.cold_until_us = now + self.limit.window_us
+        self.attention = True
+
+    def confirm(self, remaining: int, charged_before: int, now: int) -> None:
+        """End the cold start: the provider has said what is left.
+
+        `charged_before` is `charged` as it was when the answered call was granted: what
+        was charged since is not in the provider's figure.
+        """
+        del remaining, charged_before, now
+        self.pace = None
+        self.cold_until_us = 0
+
+    def settle_attention(self, now: int) -> None:
+        """Drop the flag once nothing stands before the arithmetic any more."""
+        self.attention = (
+            self.line is not None
+            or self.cold_until_us > now
+            or self.paused_until_us > now
+        )
+
+    def remaining(self, now: int) -> int:
+        """Return what a call could still take, never below 0."""
+        return max(0, self.limit.amount - self.used(now))
+
+    def is_idle(self, now: int) -> bool:
+        """Say whether forgetting this meter would change nothing."""
+        return not self.attention and self.used(now) == 0
+
+    def is_binding(self, now: int) -> bool:
+        """Say whether forgetting this meter would forgive a key over its limit."""
+        return (
+            self.line is not None
+            or self.paused_until_us > now
+            or self.used(now) >= self.limit.amount
+        )

@@ -1,0 +1,120 @@
+"""Policy: the limits one caller is held to, and how their meters start.
+
+A policy says what a call costs in each of its limits; it holds no state.
+Our own limits refund what was not used and start full; an account's follow the
+provider's refund rule and start cold, with a guard for the time a call is in flight.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+from ratekeeper.core.gcra import Bucket, second_of
+from ratekeeper.core.limits import CONCURRENT, Algorithm, Limit, parse_limits
+from ratekeeper.core.paced import Paced
+from ratekeeper.core.slots import Slots
+from ratekeeper.core.units import MINUTE, count
+from ratekeeper.core.window import FixedWindow, SlidingWindow
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from ratekeeper.core.meter import Meter
+
+HOLD = 15 * MINUTE  # the longest life of a concurrency slot unless said
+
+_METERS: dict[Algorithm | None, type[Meter]] = {
+    Algorithm.TOKEN_BUCKET: Bucket,
+    Algorithm.LEAKY_BUCKET: Bucket,
+    Algorithm.SLIDING_WINDOW: SlidingWindow,
+    Algorithm.FIXED_WINDOW: FixedWindow,
+    Algorithm.PACED: Paced,
+    Algorithm.CONCURRENCY: Slots,
+}
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """One limit of a policy with what is known about who enforces it."""
+
+    limit: Limit  # its algorithm is said
+    text: str  # as the operator wrote it, in canonical form
+    refunds: bool = True
+    cold: bool = False
+    guard_us: int = 0
+
+    def meter(self, now: int) -> Meter:
+        """Build the meter of this rule for a key first seen at `now`."""
+        kind = _METERS[self.limit.algorithm]
+        meter = kind(self.limit, guard_us=self.guard_us)
+        meter.text = self.text
+        meter.refunds = self.refunds
+        if self.cold:
+            pace = Bucket(self.limit, burst=second_of(self.limit))
+            meter.start_cold(now, pace)
+        return meter
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Account:
+    """What is known about the provider behind a policy's limits.
+
+    `refunds` names the units whose unused cost the provider gives back; `guard_us` is
+    the longest time between sending a call and the provider counting it.
+    """
+
+    unsaid: Algorithm = Algorithm.PACED
+    refunds: frozenset[str] = frozenset()
+    cold: bool = True
+    guard_us: int = 0
+
+
+def rules_of(
+    limits: Iterable[Limit | str], account: Account | None = None
+) -> tuple[Rule, ...]:
+    """Parse the limits of a policy: our own, or those of a provider's account."""
+    said = tuple(x if isinstance(x, Limit) else Limit.parse(x) for x in limits)
+    if account is None:
+        resolved = parse_limits(said)
+        return tuple(
+            Rule(limit=limit, text=str(text))
+            for limit, text in zip(resolved, said, strict=True)
+        )
+    return tuple(
+        Rule(
+            limit=limit,
+            text=str(text),
+            refunds=limit.is_money
+            or limit.unit == CONCURRENT
+            or limit.unit in account.refunds,
+            cold=account.cold and not limit.is_money and limit.window_us <= _COLD,
+            guard_us=0 if limit.is_money else account.guard_us,
+        )
+        for limit, text in zip(parse_limits(said, account.unsaid), said, strict=True)
+    )
+
+
+_COLD = 60 * MINUTE  # days start as they are: pacing a day would waste most of it
+
+
+def costs_of(
+    rules: Sequence[Rule], cost: Mapping[str, object], hold_us: int
+) -> list[int]:
+    """Say what a call takes from each limit, in their order.
+
+    Raises `TypeError` where a limit counts something the call does not state.
+    """
+    costs = []
+    for rule in rules:
+        unit = rule.limit.unit
+        if unit == CONCURRENT:
+            costs.append(hold_us)
+        elif unit in cost:
+            costs.append(count(unit, cost[unit]))
+        elif unit == "requests":
+            costs.append(1)
+        else:
+            msg = f"the limit '{rule.text}' needs {unit}=: say how much the call takes"
+            raise TypeError(msg)
+    return costs

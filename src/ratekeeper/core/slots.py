@@ -1,0 +1,93 @@
+"""Concurrency as leases: a slot is held until it is given back or its hold runs out.
+
+A lease is known by the instant it expires, so a holder that died frees its slot without
+anyone looking for it. The cost of a call is its hold in microseconds.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from typing import TYPE_CHECKING
+
+from ratekeeper.core.meter import Meter
+
+if TYPE_CHECKING:
+    from ratekeeper.core.limits import Limit
+
+
+class Slots(Meter):
+    """At most so many calls at once."""
+
+    exact = False  # a slot may be given back at any moment
+
+    __slots__ = ("_expiries",)
+
+    def __init__(self, limit: Limit, *, guard_us: int = 0) -> None:
+        super().__init__(limit, guard_us=guard_us)
+        self._expiries: list[int] = []
+
+    def wait_us(self, cost: int, now: int) -> int:
+        """Return how long until the first lease runs out: a lower bound."""
+        del cost
+        if len(self._expiries) < self.limit.amount:
+            return 0
+        self._expire(now)
+        over = len(self._expiries) - self.limit.amount
+        return 0 if over < 0 else self._expiries[over] - now
+
+    def take(self, cost: int, now: int) -> None:
+        """Lease a slot for `cost` microseconds."""
+        insort(self._expiries, now + cost)
+
+    def back(self, cost: int, taken_us: int, now: int) -> None:
+        """Give the slot back, if its lease has not run out."""
+        del now
+        at = bisect_left(self._expiries, taken_us + cost)
+        if at < len(self._expiries) and self._expiries[at] == taken_us + cost:
+            del self._expiries[at]
+
+    def renew(self, old_us: int, new_us: int) -> bool:
+        """Move a lease that has not run out; say whether it was still held."""
+        at = bisect_left(self._expiries, old_us)
+        if at == len(self._expiries) or self._expiries[at] != old_us:
+            return False
+        del self._expiries[at]
+        insort(self._expiries, new_us)
+        return True
+
+    def never(self, cost: int) -> bool:
+        """Say no: a limit is at least one slot."""
+        del cost
+        return False
+
+    def backlog_us(self, ahead: int, cost: int, now: int) -> int:
+        """Return how long until the first lease runs out: a lower bound."""
+        del ahead
+        return self.wait_us(cost, now)
+
+    def used(self, now: int) -> int:
+        """Return how many slots are held."""
+        self._expire(now)
+        return len(self._expiries)
+
+    def reset_us(self, now: int) -> int:
+        """Return how long until the last lease runs out."""
+        self._expire(now)
+        return self._expiries[-1] - now if self._expiries else 0
+
+    def is_binding(self, now: int) -> bool:
+        """Say whether a slot is held: forgetting it would let one more in."""
+        return super().is_binding(now) or self.used(now) > 0
+
+    def change(self, limit: Limit, now: int) -> None:
+        """Put a changed number in force; leases above it run out by themselves."""
+        del now
+        self.limit = limit
+
+    def start_cold(self, now: int, pace: Meter) -> None:
+        """Do nothing: slots of a process that ended are free."""
+
+    def _expire(self, now: int) -> None:
+        held = self._expiries
+        if held and held[0] <= now:
+            del held[: bisect_left(held, now + 1)]

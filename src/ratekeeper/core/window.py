@@ -1,0 +1,310 @@
+"""Sliding, fixed and calendar windows.
+
+The sliding window keeps a ring of slots and counts a slot until the last call in it has
+left the window: exact for calls further apart than a slot is wide, on the safe side
+below that, in bounded memory at any rate. Use above the limit (an overrun found at
+settling) is debt that later windows pay, so the long run keeps the limit too.
+"""
+
+from __future__ import annotations
+
+import datetime
+from array import array
+from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo
+
+from ratekeeper.core.meter import Meter
+from ratekeeper.core.units import DAY, SECOND
+
+if TYPE_CHECKING:
+    from ratekeeper.core.limits import Limit, Resets
+
+SLOTS = 480  # a slot is 1/480 of the window: at most 0.21 % on the safe side
+_FEW = 4  # a key that made a call or two
+_MANY = 512  # a power of two above SLOTS + 2, the most slots alive at once
+
+
+class SlidingWindow(Meter):
+    """Never more than the limit in any window."""
+
+    __slots__ = (
+        "_amounts",
+        "_debt",
+        "_first_us",
+        "_head",
+        "_lasts",
+        "_mask",
+        "_size",
+        "_total",
+        "_width",
+        "_window",
+    )
+
+    def __init__(self, limit: Limit, *, guard_us: int = 0) -> None:
+        super().__init__(limit, guard_us=guard_us)
+        # Calls sent a window apart may be counted up to the guard less than that apart.
+        self._window = limit.window_us + guard_us
+        self._width = self._window // SLOTS
+        self._lasts = array("q", bytes(8 * _FEW))
+        self._amounts = array("q", bytes(8 * _FEW))
+        self._mask = _FEW - 1
+        self._head = 0  # index of the oldest slot
+        self._size = 0
+        self._first_us = 0  # when the newest slot began
+        self._total = 0
+        self._debt = 0
+
+    def wait_us(self, cost: int, now: int) -> int:
+        """Return how long until `cost` fits; 0 means now."""
+        if self._size and self._lasts[self._head] <= now - self._window:
+            self._expire(now)
+        over = self._total + self._debt + cost - self.limit.amount
+        if over <= 0 or cost == 0:
+            return 0
+        return self._freed_us(over, now)
+
+    def take(self, cost: int, now: int) -> None:
+        """Charge `cost` at `now`, as debt where it does not fit."""
+        if cost == 0:
+            return
+        if self._size and self._lasts[self._head] <= now - self._window:
+            self._expire(now)
+        total = self._total + cost
+        if total > self.limit.amount:
+            room = max(0, self.limit.amount - self._total)
+            self._debt += cost - room
+            cost = room
+            if cost == 0:
+                return
+            total = self._total + cost
+        self._total = total
+        if self._size and now - self._first_us <= self._width:
+            newest = (self._head + self._size - 1) & self._mask
+            self._lasts[newest] = now
+            self._amounts[newest] += cost
+        else:
+            self._push(now, cost)
+
+    def back(self, cost: int, taken_us: int, now: int) -> None:
+        """Give back part of what was taken, unless it has left the window."""
+        self._expire(now)
+        paid = min(cost, self._debt)  # debt is the latest charge: it goes first
+        self._debt -= paid
+        cost -= paid
+        if cost == 0 or taken_us <= now - self._window:
+            return
+        low, high = 0, self._size
+        while low < high:  # the slot of a call is the first that ends at or after it
+            middle = (low + high) // 2
+            if self._lasts[(self._head + middle) & self._mask] < taken_us:
+                low = middle + 1
+            else:
+                high = middle
+        if low < self._size:
+            index = (self._head + low) & self._mask
+            cost = min(cost, self._amounts[index])
+            self._amounts[index] -= cost
+            self._total -= cost
+
+    def never(self, cost: int) -> bool:
+        """Say whether `cost` is above the limit."""
+        return cost > self.limit.amount
+
+    def backlog_us(self, ahead: int, cost: int, now: int) -> int:
+        """Return the least time until `cost` fits once `ahead` has been served."""
+        self._expire(now)
+        amount = self.limit.amount
+        windows = (ahead + cost - 1) // amount if ahead + cost else 0
+        over = self._total + self._debt + min(ahead + cost, amount) - amount
+        return max(self._freed_us(over, now), windows * self._window)
+
+    def used(self, now: int) -> int:
+        """Return what counts against the limit now."""
+        self._expire(now)
+        return self._total + self._debt
+
+    def reset_us(self, now: int) -> int:
+        """Return how long until the window is empty."""
+        self._expire(now)
+        return self._freed_us(self._total + self._debt, now)
+
+    def change(self, limit: Limit, now: int) -> None:
+        """Put a changed amount in force and keep what was used."""
+        self._expire(now)
+        self.limit = limit
+        self._debt = max(0, self._debt - max(0, limit.amount - self._total))
+
+    def _freed_us(self, over: int, now: int) -> int:
+        """Return when `over` units will have left the window and paid the debt."""
+        if over <= 0 or self._size == 0:
+            return 0
+        # While there is debt, whatever leaves is at once taken by it and leaves again
+        # one window later: whole rounds first, then the part of a round.
+        rounds, rest = divmod(over - 1, self._total) if self._total else (0, over)
+        freed = 0
+        index = self._head
+        for _ in range(self._size):
+            freed += self._amounts[index]
+            if freed > rest:
+                break
+            index = (index + 1) & self._mask
+        leaves = self._lasts[index] + self._window * (rounds + 1)
+        return max(0, leaves - now)
+
+    def _expire(self, now: int) -> None:
+        """Drop the slots that have left the window; what they free pays the debt."""
+        horizon = now - self._window
+        while self._size and self._lasts[self._head] <= horizon:
+            left_us = self._lasts[self._head] + self._window
+            self._total -= self._amounts[self._head]
+            self._head = (self._head + 1) & self._mask
+            self._size -= 1
+            if self._debt:
+                paid = min(self._debt, self.limit.amount - self._total)
+                if paid > 0:
+                    self._debt -= paid
+                    self._total += paid
+                    self._push(left_us, paid)
+
+    def _push(self, at_us: int, amount: int) -> None:
+        if self._size > self._mask:
+            self._grow()
+        index = (self._head + self._size) & self._mask
+        self._lasts[index] = at_us
+        self._amounts[index] = amount
+        self._size += 1
+        self._first_us = at_us
+
+    def _grow(self) -> None:
+        """Go from a few slots to all of them at once: a key costs one of two sizes."""
+        size = _MANY if self._mask + 1 < _MANY else 2 * (self._mask + 1)
+        order = [(self._head + i) & self._mask for i in range(self._size)]
+        spare = array("q", bytes(8 * (size - self._size)))
+        self._lasts = array("q", [self._lasts[i] for i in order]) + spare
+        self._amounts = array("q", [self._amounts[i] for i in order]) + spare
+        self._head = 0
+        self._mask = size - 1
+
+
+class FixedWindow(Meter):
+    """Never more than the limit between two resets; clock-aligned or by calendar."""
+
+    __slots__ = ("_end_us", "_start_us", "_used")
+
+    def __init__(self, limit: Limit, *, guard_us: int = 0) -> None:
+        super().__init__(limit, guard_us=guard_us)
+        self._start_us = 0
+        self._end_us = 0
+        self._used = 0
+
+    def wait_us(self, cost: int, now: int) -> int:
+        """Return how long until `cost` fits; 0 means now."""
+        if now >= self._end_us:
+            self._roll(now)
+        over = self._used + cost - self.limit.amount
+        if cost == 0 or (over <= 0 and now < self._end_us - self.guard_us):
+            return 0
+        return self._end_after_us(max(1, -(-over // self.limit.amount)), now)
+
+    def take(self, cost: int, now: int) -> None:
+        """Charge `cost` at `now`, as debt where it does not fit."""
+        if now >= self._end_us:
+            self._roll(now)
+        self._used += cost
+
+    def back(self, cost: int, taken_us: int, now: int) -> None:
+        """Give back part of what was taken, unless its window has gone."""
+        if now >= self._end_us:
+            self._roll(now)
+        if taken_us >= self._start_us:
+            self._used = max(0, self._used - cost)
+
+    def never(self, cost: int) -> bool:
+        """Say whether `cost` is above the limit."""
+        return cost > self.limit.amount
+
+    def backlog_us(self, ahead: int, cost: int, now: int) -> int:
+        """Return the least time until `cost` fits once `ahead` has been served."""
+        if now >= self._end_us:
+            self._roll(now)
+        over = self._used + ahead + cost - self.limit.amount
+        if over <= 0 and now < self._end_us - self.guard_us:
+            return 0
+        return self._end_after_us(max(1, -(-over // self.limit.amount)), now)
+
+    def used(self, now: int) -> int:
+        """Return what counts against the limit now."""
+        if now >= self._end_us:
+            self._roll(now)
+        return self._used
+
+    def reset_us(self, now: int) -> int:
+        """Return how long until the window is empty, 0 if it is."""
+        used = self.used(now)
+        if used == 0:
+            return 0
+        return self._end_after_us(-(-used // self.limit.amount), now)
+
+    def change(self, limit: Limit, now: int) -> None:
+        """Put a changed amount in force and keep what was used."""
+        if now >= self._end_us:
+            self._roll(now)
+        self.limit = limit
+
+    def _roll(self, now: int) -> None:
+        """Enter the window around `now`; each window gone by pays its share of debt."""
+        if self._used:
+            while self._end_us <= now and self._used:
+                self._used = max(0, self._used - self.limit.amount)
+                self._end_us = window_around(self.limit, self._end_us)[1]
+        self._start_us, self._end_us = window_around(self.limit, now)
+
+    def _end_after_us(self, windows: int, now: int) -> int:
+        """Return how long until the end of the given number of windows."""
+        end_us = self._end_us
+        if self.limit.resets is None:
+            return end_us + (windows - 1) * self.limit.window_us - now
+        for _ in range(min(windows, _FAR) - 1):
+            end_us = window_around(self.limit, end_us)[1]
+        return end_us - now
+
+
+_FAR = 1200  # calendar windows looked ahead: a hundred years of months
+
+
+def window_around(limit: Limit, now: int) -> tuple[int, int]:
+    """Return the start and end of the window that holds `now`, in epoch microseconds.
+
+    Windows without a reset time are aligned to the epoch; calendar windows follow their
+    zone's clock, so a day may have 23 or 25 hours.
+    """
+    if limit.resets is None:
+        start = now - now % limit.window_us
+        return start, start + limit.window_us
+    daily = limit.window_us == DAY
+    zone = ZoneInfo(limit.resets.zone)
+    today = datetime.datetime.fromtimestamp(now // SECOND, zone).date()
+    if not daily:
+        today = today.replace(day=1)
+    start = _instant(today, limit.resets, zone)
+    if start > now:
+        return _instant(_step(today, daily=daily, days=-1), limit.resets, zone), start
+    return start, _instant(_step(today, daily=daily, days=1), limit.resets, zone)
+
+
+def _step(day: datetime.date, *, daily: bool, days: int) -> datetime.date:
+    """Go to the next or last day, or to the first of the next or last month."""
+    if daily:
+        return day + datetime.timedelta(days=days)
+    return (day + datetime.timedelta(days=31 if days > 0 else -1)).replace(day=1)
+
+
+def _instant(day: datetime.date, resets: Resets, zone: ZoneInfo) -> int:
+    """Return the instant of a local time.
+
+    One that occurs twice is the first; one that daylight saving skips is read with the
+    offset in force before the gap.
+    """
+    hour, minute = divmod(resets.minute_of_day, 60)
+    local = datetime.datetime.combine(day, datetime.time(hour, minute), zone)
+    return int(local.timestamp()) * SECOND

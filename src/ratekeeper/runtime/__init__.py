@@ -1,0 +1,1 @@
+"""Performing effects: the clock, and one driver each for threads and asyncio."""

@@ -1,0 +1,173 @@
+"""The asyncio driver: a future for each waiter, one timer for each event loop.
+
+The timer moves the line on itself, so a task wakes once: when its fate is decided.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+import weakref
+from typing import TYPE_CHECKING, Any
+
+from ratekeeper.core.effects import Enter, Leave, LookAgain, Park, Sleep
+from ratekeeper.core.line import State
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ratekeeper.core.effects import Effect, Plan
+    from ratekeeper.core.line import Waiter
+    from ratekeeper.runtime.desk import Desk
+
+_SPARE = 64  # stale timer entries kept before the heap is swept
+
+
+class _Timer:
+    """The one timer of an event loop, set to the earliest wake time of its waiters."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        # Weak, as the table of timers is keyed by the loop.
+        self._loop = weakref.ref(loop)
+        self._heap: list[tuple[float, int, TaskSeat, Waiter]] = []
+        self._live: dict[Waiter, float] = {}
+        self._order = itertools.count()
+        self._handle: asyncio.TimerHandle | None = None
+
+    def arm(self, seat: TaskSeat, waiter: Waiter) -> None:
+        """Look at a waiter again at its wake time."""
+        loop = self._loop()
+        if loop is None:  # pragma: no cover - armed from that very loop
+            return
+        left_us = max(0, waiter.wake_us - seat.desk.now_us())
+        when = loop.time() + left_us / 1e6
+        self._live[waiter] = when
+        heapq.heappush(self._heap, (when, next(self._order), seat, waiter))
+        self._set(loop)
+
+    def disarm(self, waiter: Waiter) -> None:
+        """Forget a waiter whose fate is decided."""
+        self._live.pop(waiter, None)
+        if len(self._heap) > 2 * len(self._live) + _SPARE:
+            self._heap = [x for x in self._heap if self._live.get(x[3]) == x[0]]
+            heapq.heapify(self._heap)
+        if not self._live and self._handle is not None:
+            self._heap.clear()
+            self._handle.cancel()
+            self._handle = None
+
+    def _set(self, loop: asyncio.AbstractEventLoop) -> None:
+        when = self._heap[0][0]
+        if self._handle is None or self._handle.when() > when:
+            if self._handle is not None:
+                self._handle.cancel()
+            self._handle = loop.call_at(when, self._fire)
+
+    def _fire(self) -> None:
+        self._handle = None
+        loop = self._loop()
+        if loop is None:  # pragma: no cover - it is running this callback
+            return
+        now = loop.time()
+        due = []
+        while self._heap and self._heap[0][0] <= now:
+            when, _, seat, waiter = heapq.heappop(self._heap)
+            if self._live.get(waiter) == when:
+                due.append((seat, waiter))
+        for seat, waiter in due:
+            if waiter.state is State.WAITING:
+                seat.desk.look_again(waiter)
+            if waiter.state is State.WAITING:
+                if waiter.wake_us > seat.desk.now_us():
+                    self.arm(seat, waiter)
+                else:  # fired a hair early: come back after the next microsecond
+                    waiter.wake_us = seat.desk.now_us() + 1
+                    self.arm(seat, waiter)
+            else:
+                seat.resolve()
+        if self._heap:
+            self._set(loop)
+
+
+_TIMERS: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Timer] = (
+    weakref.WeakKeyDictionary()
+)
+
+
+class TaskSeat:
+    """A waiting task: a future that whoever moves the line resolves."""
+
+    __slots__ = ("_future", "_loop", "_timer", "desk")
+
+    def __init__(self, desk: Desk) -> None:
+        self.desk = desk
+        self._loop = asyncio.get_running_loop()
+        self._future: asyncio.Future[None] | None = None
+        timer = _TIMERS.get(self._loop)
+        if timer is None:
+            timer = _TIMERS[self._loop] = _Timer(self._loop)
+        self._timer = timer
+
+    def wake(self, waiter: Waiter) -> bool:
+        """Tell the task, from any thread; False when its loop is closed."""
+        try:
+            if waiter.state is State.WAITING:
+                self._loop.call_soon_threadsafe(self._rearm, waiter)
+            else:
+                self._loop.call_soon_threadsafe(self.resolve)
+        except RuntimeError:  # the loop is closed: its tasks will never run again
+            return False
+        return True
+
+    async def park(self, waiter: Waiter) -> None:
+        """Sleep until the waiter's fate is decided."""
+        if waiter.state is not State.WAITING:
+            return
+        self._future = self._loop.create_future()
+        self._timer.arm(self, waiter)
+        try:
+            await self._future
+        finally:
+            self._future = None
+            self._timer.disarm(waiter)
+
+    def resolve(self) -> None:
+        """Let the task go on; call it in its loop."""
+        if self._future is not None and not self._future.done():
+            self._future.set_result(None)
+
+    def _rearm(self, waiter: Waiter) -> None:
+        if self._future is not None and waiter.state is State.WAITING:
+            self._timer.arm(self, waiter)
+
+
+async def run(plan: Plan, desk: Desk, targets: Sequence[Any] = ()) -> Any:
+    """Run a plan to its result in the running task."""
+    try:
+        effect = next(plan)
+        while True:
+            try:
+                await _perform(effect, desk, targets)
+            except BaseException as error:  # noqa: BLE001 - the plan cleans up
+                effect = plan.throw(error)
+            else:
+                effect = plan.send(None)
+    except StopIteration as stop:
+        return stop.value
+
+
+async def _perform(effect: Effect, desk: Desk, targets: Sequence[Any]) -> None:
+    match effect:
+        case Enter(waiter):
+            desk.enter(waiter, targets)
+        case Park(waiter):
+            seat = waiter.seat
+            assert isinstance(seat, TaskSeat)
+            await seat.park(waiter)
+        case LookAgain(waiter):
+            desk.look_again(waiter)
+        case Leave(waiter):
+            desk.leave(waiter)
+        case Sleep(wait_us):
+            await asyncio.sleep(wait_us / 1e6)

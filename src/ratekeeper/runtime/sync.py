@@ -1,0 +1,82 @@
+"""The thread driver: runs a plan, parking the calling thread until its turn."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any
+
+from ratekeeper.core.effects import Enter, Leave, LookAgain, Park, Sleep
+from ratekeeper.core.line import State
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ratekeeper.core.effects import Effect, Plan
+    from ratekeeper.core.line import Waiter
+    from ratekeeper.runtime.desk import Desk
+
+
+class ThreadSeat:
+    """A parked thread: it sleeps on a lock that whoever moves the line releases."""
+
+    __slots__ = ("_lock", "_thread")
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._lock.acquire()
+        self._thread = threading.current_thread()
+
+    def wake(self, waiter: Waiter) -> bool:
+        """Tell the thread; False when it has ended."""
+        del waiter
+        try:
+            self._lock.release()
+        except RuntimeError:  # told twice before it looked: once is enough
+            pass
+        return self._thread.is_alive()
+
+    def park(self, desk: Desk, waiter: Waiter) -> None:
+        """Sleep until told, or until it is time to look again."""
+        clock = desk.clock
+        clock.wait(self._lock, max(0, waiter.wake_us - desk.now_us()))
+
+
+def run(plan: Plan, desk: Desk, targets: Sequence[Any] = ()) -> Any:
+    """Run a plan to its result on the calling thread."""
+    try:
+        effect = next(plan)
+        while True:
+            try:
+                _perform(effect, desk, targets)
+            except BaseException as error:  # noqa: BLE001 - the plan cleans up
+                effect = plan.throw(error)
+            else:
+                effect = plan.send(None)
+    except StopIteration as stop:
+        return stop.value
+
+
+def _perform(effect: Effect, desk: Desk, targets: Sequence[Any]) -> None:
+    match effect:
+        case Enter(waiter):
+            desk.enter(waiter, targets)
+        case Park(waiter):
+            if waiter.state is State.WAITING:
+                seat = waiter.seat
+                assert isinstance(seat, ThreadSeat)
+                seat.park(desk, waiter)
+        case LookAgain(waiter):
+            desk.look_again(waiter)
+        case Leave(waiter):
+            desk.leave(waiter)
+        case Sleep(wait_us):
+            sleep(desk, wait_us)
+
+
+def sleep(desk: Desk, wait_us: int) -> None:
+    """Sleep by the desk's clock."""
+    lock = threading.Lock()
+    lock.acquire()
+    until = desk.now_us() + wait_us
+    while (left := until - desk.now_us()) > 0:
+        desk.clock.wait(lock, left)

@@ -1,0 +1,122 @@
+"""Time that tests own: a manual clock for threads, a virtual event loop for tasks.
+
+A minute of waiting costs no real time and every run of a test sees the same instants.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import selectors
+import threading
+from typing import TYPE_CHECKING, Any
+
+from ratekeeper.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+EPOCH = 1_800_000_000_000_000  # a round instant in 2027, in epoch microseconds
+
+
+class ManualClock:
+    """A clock that moves only when told to.
+
+    With `auto`, a thread that waits moves it to its own wake time: single-threaded
+    tests then wait in no time. Without, `advance` wakes the threads that are due.
+    """
+
+    def __init__(self, now_us: int = EPOCH, *, auto: bool = False) -> None:
+        self._now_us = now_us
+        self._auto = auto
+        self._guard = threading.Condition()
+        self._parked: dict[threading.Lock, int] = {}
+
+    def now_us(self) -> int:
+        """Return the time in epoch microseconds."""
+        return self._now_us
+
+    def advance(self, seconds: float = 0.0, *, us: int = 0) -> None:
+        """Move time on (or, negative, turn the clock back) and wake who is due."""
+        with self._guard:
+            self._now_us += round(seconds * 1e6) + us
+            for lock, until in list(self._parked.items()):
+                if until <= self._now_us:
+                    del self._parked[lock]
+                    _release(lock)
+
+    def wait(self, lock: threading.Lock, timeout_us: int) -> bool:
+        """Wait until `lock` can be taken or the time has passed; True if taken."""
+        if self._auto:
+            if lock.acquire(blocking=False):
+                return True
+            self.advance(us=timeout_us)
+            return False
+        with self._guard:
+            until = self._now_us + timeout_us
+            if timeout_us <= 0:
+                return lock.acquire(blocking=False)
+            self._parked[lock] = until
+            self._guard.notify_all()
+        lock.acquire()
+        with self._guard:
+            return self._parked.pop(lock, None) is not None
+
+    def await_parked(self, threads: int, timeout_s: float = 5.0) -> None:
+        """Wait (in real time) until so many threads are parked."""
+        with self._guard:
+            if not self._guard.wait_for(
+                lambda: len(self._parked) >= threads, timeout_s
+            ):
+                msg = f"{len(self._parked)} of {threads} threads are parked"
+                raise TimeoutError(msg)
+
+
+def _release(lock: threading.Lock) -> None:
+    if lock.locked():
+        lock.release()
+
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    """An event loop whose time jumps to the next timer whenever nothing is ready.
+
+    Its `clock` is the one to give to a store. For code that waits on timers alone: a
+    task that waits for a socket or a thread is a deadlock here, and is reported.
+    """
+
+    def __init__(self, now_us: int = EPOCH) -> None:
+        self.clock = ManualClock(now_us)
+        self._start_us = now_us
+        super().__init__(_Jump(self))
+
+    def time(self) -> float:
+        """Return virtual seconds since the loop began."""
+        return (self.clock.now_us() - self._start_us) / 1e6
+
+    def jump(self, seconds: float) -> None:
+        """Move time on, rounded up to the microsecond so that timers are due."""
+        self.clock.advance(us=max(1, int(seconds * 1e6) + (seconds * 1e6 % 1 > 0)))
+
+
+class _Jump(selectors.DefaultSelector):
+    """A selector that never sleeps: it moves the loop's clock instead."""
+
+    def __init__(self, loop: VirtualLoop) -> None:
+        super().__init__()
+        self._virtual = loop
+
+    def select(self, timeout: float | None = None) -> Any:
+        """Poll; where nothing is ready, time passes instead."""
+        ready = super().select(0)
+        if ready or timeout == 0:
+            return ready
+        if timeout is None:
+            msg = "every task waits and no timer is set: this would hang for ever"
+            raise ConfigError(msg)
+        self._virtual.jump(timeout)
+        return ready
+
+
+def run_virtual(main: Coroutine[Any, Any, Any], loop: VirtualLoop | None = None) -> Any:
+    """Run a coroutine in virtual time and close the loop."""
+    with asyncio.Runner(loop_factory=lambda: loop or VirtualLoop()) as runner:
+        return runner.run(main)
