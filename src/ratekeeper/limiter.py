@@ -14,6 +14,7 @@ from ratekeeper.core import plans, units
 from ratekeeper.core.decision import Denied, LimitStatus, denied
 from ratekeeper.core.limits import CONCURRENT
 from ratekeeper.core.line import Priority, State, Waiter
+from ratekeeper.core.units import MAX_COST
 from ratekeeper.core.policy import HOLD, Account, costs_of, rules_of
 from ratekeeper.errors import BudgetExceeded, ConfigError, LimitExceeded
 from ratekeeper.runtime import aio, sync
@@ -80,9 +81,14 @@ class Grant:
         Units not named stay as reserved. A refund is usable at once; an overrun delays
         later calls. A second settle changes nothing and is logged once.
         """
-        checked = {unit: units.count(unit, amount) for unit, amount in actual.items()}
-        if self._close("settle"):
-            self._store.settle(self._meters, self._costs, self._taken_us, checked)
+        for unit, amount in actual.items():
+            if type(amount) is not int or not 0 <= amount <= MAX_COST:
+                actual[unit] = units.count(unit, amount)
+        if self._open and self._renewal is None:
+            self._open = False
+        elif not self._close("settle"):
+            return
+        self._store.settle(self._meters, self._costs, self._taken_us, actual)  # type: ignore[arg-type]  # checked above
 
     def release(self) -> None:
         """Give the slot back; everything reserved counts as used."""
@@ -175,6 +181,9 @@ class Grant:
 _ABSURD_S = 31 * 24 * 3600.0  # a hint beyond a month is ignored
 
 
+_USUAL = {"requests": 1, CONCURRENT: HOLD}
+
+
 class _Front:
     """What both limiters share: the policy, the store, and how a call is asked for."""
 
@@ -189,11 +198,17 @@ class _Front:
         self._account = account
         self._store = open_store(store, shared=name is not None)
         self._scope = self._store.scope(name, self._rules)
-        self._plain = (
-            [1] * len(self._rules)
-            if all(rule.limit.unit == "requests" for rule in self._rules)
-            else None
-        )
+        self._has_slots = any(rule.limit.unit == CONCURRENT for rule in self._rules)
+        # What the direct path reads: each limit's unit and what a call takes unless it
+        # says so; None (tokens, money) leaves it to `costs_of`.
+        self._units = [
+            (rule.limit.unit, _USUAL.get(rule.limit.unit)) for rule in self._rules
+        ]
+
+    @property
+    def has_slots(self) -> bool:
+        """Whether a concurrency limit is among them."""
+        return self._has_slots
 
     @property
     def limits(self) -> tuple[Limit, ...]:
@@ -226,21 +241,40 @@ class _Front:
         Raises `NeverPossible` for a call larger than a limit, `TypeError` where a
         limit counts something the call does not state.
         """
-        costs = self._costs(cost, hold)
-        if not also:
-            taken = self._store.take(self._scope, key, costs)
-            if taken is not None:
-                return Grant(self._store, taken[0], costs, taken[1])
+        grant, costs = self._direct(key, hold, also, cost)
+        if grant is not None:
+            return grant
         costs, targets = self._targets(key, costs, also, cost, hold)
         waiter = self._store.try_take(targets, costs)
         if waiter.state is State.GRANTED:
             return Grant(self._store, waiter.meters, costs, waiter.granted_us)
-        assert waiter.held_by is not None
+        assert waiter.held_by is not None  # noqa: S101 - set by every refusal
         return denied(waiter.held_by, waiter.wait_us)
 
+    def _direct(
+        self,
+        key: str,
+        hold: float | None,
+        also: Iterable[tuple[_Front, str]],
+        cost: dict[str, Any],
+    ) -> tuple[Grant | None, list[int]]:
+        """Check the costs and grant where nothing stands in the way."""
+        costs = []
+        for unit, usual in self._units:
+            amount = cost.get(unit, usual)
+            if type(amount) is not int or not 0 <= amount <= MAX_COST:
+                costs = self._costs(cost, hold)
+                break
+            costs.append(amount)
+        if hold is not None:
+            costs = self._costs(cost, hold)
+        if not also:
+            taken = self._store.take(self._scope, key, costs)
+            if taken is not None:
+                return Grant(self._store, taken[0], costs, taken[1]), costs
+        return None, costs
+
     def _costs(self, cost: dict[str, Any], hold: float | None) -> list[int]:
-        if not cost and self._plain is not None:
-            return self._plain
         return costs_of(self._rules, cost, HOLD if hold is None else _hold_us(hold))
 
     def _targets(
@@ -262,30 +296,6 @@ class _Front:
             targets.append((other._scope, other_key))
             costs = costs + other._costs(cost, hold)
         return costs, targets
-
-    def _ask(
-        self,
-        key: str,
-        timeout: float | None,
-        priority: str,
-        hold: float | None,
-        also: Iterable[tuple[_Front, str]],
-        cost: dict[str, Any],
-        seat: Any,
-    ) -> tuple[Grant | None, Waiter, list[Target]]:
-        """Try the direct path; prepare to wait where it is not open."""
-        costs = self._costs(cost, hold)
-        timeout_us = _timeout_us(timeout)
-        if not also:
-            taken = self._store.take(self._scope, key, costs)
-            if taken is not None:
-                grant = Grant(self._store, taken[0], costs, taken[1])
-                return grant, _NOBODY, []
-        costs, targets = self._targets(key, costs, also, cost, hold)
-        waiter = Waiter(
-            costs, timeout_us=timeout_us, priority=_priority(priority), seat=seat()
-        )
-        return None, waiter, targets
 
     def _granted(self, waiter: Waiter) -> Grant:
         """Turn a waiter whose fate is decided into a grant or the error."""
@@ -364,11 +374,16 @@ class Limiter(_Front):
         A timeout that cannot be met raises `LimitExceeded` at once with the exact
         wait; 0 grants or refuses now. For the rest see `try_acquire`.
         """
-        grant, waiter, targets = self._ask(
-            key, timeout, priority, hold, also, cost, sync.ThreadSeat
-        )
+        grant, costs = self._direct(key, hold, also, cost)
         if grant is not None:
             return grant
+        costs, targets = self._targets(key, costs, also, cost, hold)
+        waiter = Waiter(
+            costs,
+            timeout_us=_timeout_us(timeout),
+            priority=_priority(priority),
+            seat=sync.ThreadSeat(),
+        )
         sync.run(plans.acquire(waiter), self._store, targets)
         return self._granted(waiter)
 
@@ -392,34 +407,68 @@ class AsyncLimiter(_Front):
         """
         return _Acquire(self, key, timeout, priority, hold, also, cost)
 
-    async def _acquire(self, ask: _Acquire) -> Grant:
-        store = self._store
-        grant, waiter, targets = self._ask(
-            *ask.terms, lambda: aio.TaskSeat(store)
-        )
-        if grant is None:
-            await aio.run(plans.acquire(waiter), store, targets)
-            grant = self._granted(waiter)
-        grant._renew_slots()
-        return grant
-
 
 class _Acquire:
     """An acquire on its way: awaitable, and an async context manager."""
 
-    __slots__ = ("_grant", "_limiter", "terms")
+    __slots__ = (
+        "_also",
+        "_cost",
+        "_grant",
+        "_hold",
+        "_key",
+        "_limiter",
+        "_priority",
+        "_timeout",
+    )
 
-    def __init__(self, limiter: AsyncLimiter, *terms: Any) -> None:
+    def __init__(
+        self,
+        limiter: AsyncLimiter,
+        key: str,
+        timeout: float | None,
+        priority: str,
+        hold: float | None,
+        also: Iterable[tuple[_Front, str]],
+        cost: dict[str, Any],
+    ) -> None:
         self._limiter = limiter
-        self.terms = terms
-        self._grant: Grant | None = None
+        self._key = key
+        self._timeout = timeout
+        self._priority = priority
+        self._hold = hold
+        self._also = also
+        self._cost = cost
 
     def __await__(self) -> Generator[Any, None, Grant]:
-        return self._limiter._acquire(self).__await__()
+        return self.__aenter__().__await__()
 
     async def __aenter__(self) -> Grant:
-        self._grant = await self._limiter._acquire(self)
-        return self._grant
+        limiter = self._limiter
+        grant, costs = limiter._direct(  # noqa: SLF001 - its other half
+            self._key, self._hold, self._also, self._cost
+        )
+        if grant is None:
+            grant = await self._wait(costs)
+        if limiter.has_slots:
+            grant._renew_slots()  # noqa: SLF001
+        self._grant = grant
+        return grant
+
+    async def _wait(self, costs: list[int]) -> Grant:
+        limiter = self._limiter
+        store = limiter._store  # noqa: SLF001
+        costs, targets = limiter._targets(  # noqa: SLF001
+            self._key, costs, self._also, self._cost, self._hold
+        )
+        waiter = Waiter(
+            costs,
+            timeout_us=_timeout_us(self._timeout),
+            priority=_priority(self._priority),
+            seat=aio.TaskSeat(store),
+        )
+        await aio.run(plans.acquire(waiter), store, targets)
+        return limiter._granted(waiter)  # noqa: SLF001
 
     async def __aexit__(
         self,
@@ -427,5 +476,4 @@ class _Acquire:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._grant is not None:
-            self._grant.__exit__(kind, error, trace)
+        self._grant.__exit__(kind, error, trace)

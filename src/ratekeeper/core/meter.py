@@ -31,10 +31,12 @@ class Meter:
         "paused_until_us",
         "refunds",
         "text",
+        "unit",
     )
 
     def __init__(self, limit: Limit, *, guard_us: int = 0) -> None:
         self.limit = limit
+        self.unit = limit.unit
         self.guard_us = guard_us
         self.refunds = True
         self.text = str(limit)
@@ -56,6 +58,10 @@ class Meter:
     def take(self, cost: int, now: int) -> None:
         """Charge `cost` at `now`, as debt where it does not fit."""
         raise NotImplementedError
+
+    def admit(self, cost: int, now: int) -> None:
+        """Charge what `wait_us` has just said fits at this same instant."""
+        self.take(cost, now)
 
     def back(self, cost: int, taken_us: int, now: int) -> None:
         """Give back part of what was taken at `taken_us`."""

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ratekeeper.core.limits import Limit, Resets
 
 SLOTS = 480  # a slot is 1/480 of the window: at most 0.21 % on the safe side
+_NEVER = 1 << 62
 _FEW = 4  # a key that made a call or two
 _MANY = 512  # a power of two above SLOTS + 2, the most slots alive at once
 
@@ -33,7 +34,10 @@ class SlidingWindow(Meter):
         "_first_us",
         "_head",
         "_lasts",
+        "_leaves_us",
         "_mask",
+        "_newest",
+        "_room",
         "_size",
         "_total",
         "_width",
@@ -45,66 +49,64 @@ class SlidingWindow(Meter):
         # Calls sent a window apart may be counted up to the guard less than that apart.
         self._window = limit.window_us + guard_us
         self._width = self._window // SLOTS
+        # A ring of slots: when the last call in it came, and what they took together.
         self._lasts = array("q", bytes(8 * _FEW))
         self._amounts = array("q", bytes(8 * _FEW))
         self._mask = _FEW - 1
         self._head = 0  # index of the oldest slot
+        self._newest = 0
         self._size = 0
-        self._first_us = 0  # when the newest slot began
-        self._total = 0
-        self._debt = 0
+        self._first_us = -self._width - 1  # when the newest slot began
+        self._leaves_us = _NEVER  # the oldest slot does not leave before
+        self._total = 0  # in the window now
+        self._debt = 0  # taken, but still to come into the window
+        self._room = limit.amount  # the limit less the debt
 
     def wait_us(self, cost: int, now: int) -> int:
         """Return how long until `cost` fits; 0 means now."""
-        if self._size and self._lasts[self._head] <= now - self._window:
+        if now >= self._leaves_us:
             self._expire(now)
-        over = self._total + self._debt + cost - self.limit.amount
+        over = self._total + cost - self._room
         if over <= 0 or cost == 0:
             return 0
         return self._freed_us(over, now)
 
     def take(self, cost: int, now: int) -> None:
         """Charge `cost` at `now`, as debt where it does not fit."""
-        if cost == 0:
-            return
-        if self._size and self._lasts[self._head] <= now - self._window:
+        if now >= self._leaves_us:
             self._expire(now)
-        total = self._total + cost
-        if total > self.limit.amount:
+        if self._total + cost > self.limit.amount:
             room = max(0, self.limit.amount - self._total)
-            self._debt += cost - room
+            self._owe(cost - room)
             cost = room
-            if cost == 0:
-                return
-            total = self._total + cost
-        self._total = total
-        if self._size and now - self._first_us <= self._width:
-            newest = (self._head + self._size - 1) & self._mask
-            self._lasts[newest] = now
-            self._amounts[newest] += cost
+        self.admit(cost, now)
+
+    def admit(self, cost: int, now: int) -> None:
+        """Charge what `wait_us` has just said fits at this same instant."""
+        if now - self._first_us > self._width:
+            if cost:
+                self._push(now, cost)
         else:
-            self._push(now, cost)
+            self._lasts[self._newest] = now
+            self._amounts[self._newest] += cost
+            self._total += cost
 
     def back(self, cost: int, taken_us: int, now: int) -> None:
         """Give back part of what was taken, unless it has left the window."""
-        self._expire(now)
-        paid = min(cost, self._debt)  # debt is the latest charge: it goes first
-        self._debt -= paid
-        cost -= paid
-        if cost == 0 or taken_us <= now - self._window:
+        if now >= self._leaves_us:
+            self._expire(now)
+        if self._debt:  # the latest charge: it goes first
+            paid = min(cost, self._debt)
+            self._owe(-paid)
+            cost -= paid
+        if taken_us <= now - self._window or self._size == 0:
             return
-        low, high = 0, self._size
-        while low < high:  # the slot of a call is the first that ends at or after it
-            middle = (low + high) // 2
-            if self._lasts[(self._head + middle) & self._mask] < taken_us:
-                low = middle + 1
-            else:
-                high = middle
-        if low < self._size:
-            index = (self._head + low) & self._mask
-            cost = min(cost, self._amounts[index])
-            self._amounts[index] -= cost
-            self._total -= cost
+        index = self._newest
+        if taken_us < self._first_us:
+            index = self._slot_of(taken_us)
+        cost = min(cost, self._amounts[index])
+        self._amounts[index] -= cost
+        self._total -= cost
 
     def never(self, cost: int) -> bool:
         """Say whether `cost` is above the limit."""
@@ -115,7 +117,7 @@ class SlidingWindow(Meter):
         self._expire(now)
         amount = self.limit.amount
         windows = (ahead + cost - 1) // amount if ahead + cost else 0
-        over = self._total + self._debt + min(ahead + cost, amount) - amount
+        over = self._total + min(ahead + cost, amount) - self._room
         return max(self._freed_us(over, now), windows * self._window)
 
     def used(self, now: int) -> int:
@@ -133,6 +135,11 @@ class SlidingWindow(Meter):
         self._expire(now)
         self.limit = limit
         self._debt = max(0, self._debt - max(0, limit.amount - self._total))
+        self._room = limit.amount - self._debt
+
+    def _owe(self, amount: int) -> None:
+        self._debt += amount
+        self._room -= amount
 
     def _freed_us(self, over: int, now: int) -> int:
         """Return when `over` units will have left the window and paid the debt."""
@@ -159,20 +166,37 @@ class SlidingWindow(Meter):
             self._total -= self._amounts[self._head]
             self._head = (self._head + 1) & self._mask
             self._size -= 1
-            if self._debt:
-                paid = min(self._debt, self.limit.amount - self._total)
-                if paid > 0:
-                    self._debt -= paid
-                    self._total += paid
-                    self._push(left_us, paid)
+            paid = min(self._debt, self.limit.amount - self._total)
+            if paid > 0:
+                self._owe(-paid)
+                self._push(left_us, paid)
+        if self._size:
+            self._leaves_us = self._lasts[self._head] + self._window
+        else:
+            self._leaves_us = _NEVER
+            self._first_us = now - self._width - 1
+
+    def _slot_of(self, taken_us: int) -> int:
+        """Find the slot of a call: the first that ends at or after it."""
+        low, high = 0, self._size - 1
+        while low < high:
+            middle = (low + high) // 2
+            if self._lasts[(self._head + middle) & self._mask] < taken_us:
+                low = middle + 1
+            else:
+                high = middle
+        return (self._head + low) & self._mask
 
     def _push(self, at_us: int, amount: int) -> None:
         if self._size > self._mask:
             self._grow()
-        index = (self._head + self._size) & self._mask
-        self._lasts[index] = at_us
-        self._amounts[index] = amount
+        if self._size == 0:
+            self._leaves_us = at_us + self._window
+        self._newest = (self._head + self._size) & self._mask
+        self._lasts[self._newest] = at_us
+        self._amounts[self._newest] = amount
         self._size += 1
+        self._total += amount
         self._first_us = at_us
 
     def _grow(self) -> None:

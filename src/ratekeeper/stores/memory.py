@@ -138,22 +138,23 @@ class MemoryStore:
 
         Slots are given back. Amounts that `actual` does not name stay as they are.
         """
-        told: list[Waiter] | None = None
+        told: list[Waiter] = []
         with self._lock:
             now = self._now()
-            for meter, cost in zip(meters, costs):
-                unit = meter.limit.unit
+            freed = False
+            for meter, cost in zip(meters, costs):  # noqa: B905 - same length, hot
+                unit = meter.unit
                 if unit in actual:
                     delta = actual[unit] - cost
                     if delta > 0:
                         meter.charge(delta, now)
                     elif delta and meter.refunds:
                         meter.back(-delta, taken_us, now)
-                        told = told or []
+                        freed = freed or meter.attention
                 elif unit == CONCURRENT:
                     meter.back(cost, taken_us, now)
-                    told = told or []
-            if told is not None:
+                    freed = freed or meter.attention
+            if freed:
                 told = self._advance(meters, now)
         if told:
             self._tell(told)
