@@ -14,14 +14,14 @@ from ratekeeper.core import plans, units
 from ratekeeper.core.decision import Denied, LimitStatus, denied
 from ratekeeper.core.limits import CONCURRENT
 from ratekeeper.core.line import Priority, State, Waiter
-from ratekeeper.core.units import MAX_COST
 from ratekeeper.core.policy import HOLD, Account, costs_of, rules_of
+from ratekeeper.core.units import MAX_COST
 from ratekeeper.errors import BudgetExceeded, ConfigError, LimitExceeded
 from ratekeeper.runtime import aio, sync
 from ratekeeper.stores.open import open_store
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Sequence
+    from collections.abc import Generator, Iterable, Iterator, Sequence
     from decimal import Decimal
     from types import TracebackType
 
@@ -82,7 +82,11 @@ class Grant:
         later calls. A second settle changes nothing and is logged once.
         """
         for unit, amount in actual.items():
-            if type(amount) is not int or not 0 <= amount <= MAX_COST:
+            if (
+                type(amount) is not int
+                or not 0 <= amount <= MAX_COST
+                or unit in units.CURRENCIES
+            ):
                 actual[unit] = units.count(unit, amount)
         if self._open and self._renewal is None:
             self._open = False
@@ -105,13 +109,14 @@ class Grant:
         retry_after_s: float | None = None,
         *,
         unit: str | None = None,
+        window_s: float | None = None,
         **actual: int | Decimal | str,
     ) -> None:
         """Tell that the provider said 429: the limit pauses for everyone.
 
-        `retry_after_s` is the provider's hint (without one: a second), `unit` the limit
-        it named (without one: all of them). The request counts; `actual` settles the
-        rest, and money comes back.
+        `retry_after_s` is the provider's hint (without one: a second); `unit` and
+        `window_s` are the limit it named (without one, or one not held here: all of
+        them). The request counts; `actual` settles the rest, and money comes back.
         """
         checked = {unit: units.count(unit, amount) for unit, amount in actual.items()}
         for meter in self._meters:
@@ -120,7 +125,7 @@ class Grant:
         hint_us = units.SECOND
         if retry_after_s is not None and 0 <= retry_after_s < _ABSURD_S:
             hint_us = units.micros(retry_after_s)
-        named = [m for m in self._meters if unit is None or m.limit.unit == unit]
+        named = [meter for meter in self._meters if _is_named(meter, unit, window_s)]
         rates = [
             meter
             for meter in named or self._meters
@@ -129,6 +134,20 @@ class Grant:
         self._store.pause(rates or named, hint_us)
         if self._close("refused"):
             self._store.settle(self._meters, self._costs, self._taken_us, checked)
+
+    def confirm(
+        self, unit: str, remaining: int, *, window_s: float | None = None
+    ) -> None:
+        """Tell what the provider's answer to this call says is left of a limit.
+
+        It ends the cold start of an account's limits of that `unit` (and window, if
+        given); at any other time it changes nothing.
+        """
+        if self._waiter is None or not self._waiter.charged:
+            return  # granted past the line: nothing was in doubt
+        for meter, charged in zip(self._meters, self._waiter.charged, strict=True):
+            if _is_named(meter, unit, window_s):
+                self._store.confirm(meter, remaining, charged)
 
     def _renew_slots(self) -> None:
         """Keep concurrency slots while a task holds them: half-way through each hold.
@@ -178,6 +197,13 @@ class Grant:
         return f"<Grant {'open' if self._open else 'settled'}: {held}>"
 
 
+def _is_named(meter: Meter, unit: str | None, window_s: float | None) -> bool:
+    """Say whether a provider that names a unit and a window may mean this limit."""
+    if unit is not None and meter.unit != unit:
+        return False
+    return window_s is None or meter.limit.window_us == units.micros(window_s)
+
+
 _ABSURD_S = 31 * 24 * 3600.0  # a hint beyond a month is ignored
 
 
@@ -200,15 +226,11 @@ class _Front:
         self._scope = self._store.scope(name, self._rules)
         self._has_slots = any(rule.limit.unit == CONCURRENT for rule in self._rules)
         # What the direct path reads: each limit's unit and what a call takes unless it
-        # says so; None (tokens, money) leaves it to `costs_of`.
+        # says so. None leaves it to `costs_of`, as do sums of money, which are scaled.
         self._units = [
-            (rule.limit.unit, _USUAL.get(rule.limit.unit)) for rule in self._rules
+            ("" if rule.limit.is_money else rule.limit.unit, _USUAL.get(rule.limit.unit))
+            for rule in self._rules
         ]
-
-    @property
-    def has_slots(self) -> bool:
-        """Whether a concurrency limit is among them."""
-        return self._has_slots
 
     @property
     def limits(self) -> tuple[Limit, ...]:
@@ -241,24 +263,20 @@ class _Front:
         Raises `NeverPossible` for a call larger than a limit, `TypeError` where a
         limit counts something the call does not state.
         """
-        grant, costs = self._direct(key, hold, also, cost)
+        grant = None if also else self._direct(key, hold, cost)
         if grant is not None:
             return grant
-        costs, targets = self._targets(key, costs, also, cost, hold)
+        costs, targets = self._targets(key, also, cost, hold)
         waiter = self._store.try_take(targets, costs)
         if waiter.state is State.GRANTED:
-            return Grant(self._store, waiter.meters, costs, waiter.granted_us)
+            return Grant(self._store, waiter.meters, costs, waiter.granted_us, waiter)
         assert waiter.held_by is not None  # noqa: S101 - set by every refusal
         return denied(waiter.held_by, waiter.wait_us)
 
     def _direct(
-        self,
-        key: str,
-        hold: float | None,
-        also: Iterable[tuple[_Front, str]],
-        cost: dict[str, Any],
-    ) -> tuple[Grant | None, list[int]]:
-        """Check the costs and grant where nothing stands in the way."""
+        self, key: str, hold: float | None, cost: dict[str, Any]
+    ) -> Grant | None:
+        """Check the costs, and grant where nothing stands in the way."""
         costs = []
         for unit, usual in self._units:
             amount = cost.get(unit, usual)
@@ -268,11 +286,10 @@ class _Front:
             costs.append(amount)
         if hold is not None:
             costs = self._costs(cost, hold)
-        if not also:
-            taken = self._store.take(self._scope, key, costs)
-            if taken is not None:
-                return Grant(self._store, taken[0], costs, taken[1]), costs
-        return None, costs
+        taken = self._store.take(self._scope, key, costs)
+        if taken is None:
+            return None
+        return Grant(self._store, taken[0], costs, taken[1])
 
     def _costs(self, cost: dict[str, Any], hold: float | None) -> list[int]:
         return costs_of(self._rules, cost, HOLD if hold is None else _hold_us(hold))
@@ -280,11 +297,11 @@ class _Front:
     def _targets(
         self,
         key: str,
-        costs: list[int],
         also: Iterable[tuple[_Front, str]],
         cost: dict[str, Any],
         hold: float | None,
     ) -> tuple[list[int], list[Target]]:
+        costs = self._costs(cost, hold)
         if not isinstance(key, str):
             msg = f"key= is a string, not {type(key).__name__}"
             raise TypeError(msg)
@@ -313,9 +330,6 @@ class _Front:
         return Grant(
             self._store, waiter.meters, waiter.costs, waiter.granted_us, waiter
         )
-
-
-_NOBODY = Waiter(())
 
 
 def _priority(name: str) -> Priority:
@@ -367,21 +381,24 @@ class Limiter(_Front):
         priority: str = "normal",
         hold: float | None = None,
         also: Iterable[tuple[_Front, str]] = (),
+        again: bool = False,
         **cost: int | Decimal | str,
     ) -> Grant:
         """Wait in line for a grant, at most `timeout` seconds (None: without bound).
 
         A timeout that cannot be met raises `LimitExceeded` at once with the exact
-        wait; 0 grants or refuses now. For the rest see `try_acquire`.
+        wait; 0 grants or refuses now. `again` marks another attempt of a call that has
+        had its turn: it stands at the head of its class. See `try_acquire` as well.
         """
-        grant, costs = self._direct(key, hold, also, cost)
+        grant = None if also else self._direct(key, hold, cost)
         if grant is not None:
             return grant
-        costs, targets = self._targets(key, costs, also, cost, hold)
+        costs, targets = self._targets(key, also, cost, hold)
         waiter = Waiter(
             costs,
             timeout_us=_timeout_us(timeout),
             priority=_priority(priority),
+            again=again,
             seat=sync.ThreadSeat(),
         )
         sync.run(plans.acquire(waiter), self._store, targets)
@@ -399,19 +416,25 @@ class AsyncLimiter(_Front):
         priority: str = "normal",
         hold: float | None = None,
         also: Iterable[tuple[_Front, str]] = (),
+        again: bool = False,
         **cost: int | Decimal | str,
     ) -> _Acquire:
         """Wait in line for a grant; await it, or enter it with `async with`.
 
         See `Limiter.acquire`; a concurrency slot is renewed while the grant is open.
         """
-        return _Acquire(self, key, timeout, priority, hold, also, cost)
+        return _Acquire(self, key, timeout, priority, hold, also, again, cost)
 
 
 class _Acquire:
-    """An acquire on its way: awaitable, and an async context manager."""
+    """An acquire on its way: awaitable, and an async context manager.
+
+    It is awaited as itself, without a coroutine, so a call that fits costs no more than
+    it does to a thread.
+    """
 
     __slots__ = (
+        "_again",
         "_also",
         "_cost",
         "_grant",
@@ -430,6 +453,7 @@ class _Acquire:
         priority: str,
         hold: float | None,
         also: Iterable[tuple[_Front, str]],
+        again: bool,  # noqa: FBT001 - private
         cost: dict[str, Any],
     ) -> None:
         self._limiter = limiter
@@ -438,42 +462,60 @@ class _Acquire:
         self._priority = priority
         self._hold = hold
         self._also = also
+        self._again = again
         self._cost = cost
 
     def __await__(self) -> Generator[Any, None, Grant]:
-        return self.__aenter__().__await__()
-
-    async def __aenter__(self) -> Grant:
         limiter = self._limiter
-        grant, costs = limiter._direct(  # noqa: SLF001 - its other half
-            self._key, self._hold, self._also, self._cost
-        )
+        grant = None
+        if not self._also:
+            grant = limiter._direct(  # noqa: SLF001 - its other half
+                self._key, self._hold, self._cost
+            )
         if grant is None:
-            grant = await self._wait(costs)
-        if limiter.has_slots:
+            grant = yield from self._wait().__await__()
+        if limiter._has_slots:  # noqa: SLF001
             grant._renew_slots()  # noqa: SLF001
         self._grant = grant
         return grant
 
-    async def _wait(self, costs: list[int]) -> Grant:
+    async def _wait(self) -> Grant:
         limiter = self._limiter
         store = limiter._store  # noqa: SLF001
         costs, targets = limiter._targets(  # noqa: SLF001
-            self._key, costs, self._also, self._cost, self._hold
+            self._key, self._also, self._cost, self._hold
         )
         waiter = Waiter(
             costs,
             timeout_us=_timeout_us(self._timeout),
             priority=_priority(self._priority),
+            again=self._again,
             seat=aio.TaskSeat(store),
         )
         await aio.run(plans.acquire(waiter), store, targets)
         return limiter._granted(waiter)  # noqa: SLF001
 
-    async def __aexit__(
+    def __aenter__(self) -> _Acquire:
+        return self
+
+    def __aexit__(
         self,
         kind: type[BaseException] | None,
         error: BaseException | None,
         trace: TracebackType | None,
-    ) -> None:
+    ) -> _Nothing:
         self._grant.__exit__(kind, error, trace)
+        return _NOTHING
+
+
+class _Nothing:
+    """An awaitable that is done already."""
+
+    __slots__ = ()
+
+    def __await__(self) -> Iterator[None]:
+        return _EMPTY
+
+
+_NOTHING = _Nothing()
+_EMPTY: Iterator[None] = iter(())

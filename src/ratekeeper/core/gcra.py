@@ -50,7 +50,8 @@ class Bucket(Meter):
 
     def wait_us(self, cost: int, now: int) -> int:
         """Return how long until `cost` fits; 0 means now."""
-        cost = min(cost, self._burst)
+        if cost > self._burst:
+            cost = self._burst
         late = self._tat + cost * self._p - self._slack - now * self._q
         if late <= 0 or cost == 0:
             return 0
@@ -64,6 +65,8 @@ class Bucket(Meter):
         else:
             self._tat = base + cost * self._p
             self._busy_since_us = now
+
+    admit = take  # charging what fits is no cheaper
 
     def back(self, cost: int, taken_us: int, now: int) -> None:
         """Give back part of what was taken, unless the bucket has been full since."""

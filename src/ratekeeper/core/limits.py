@@ -12,7 +12,7 @@ import difflib
 import re
 import zoneinfo
 from enum import StrEnum
-from typing import TYPE_CHECKING, NoReturn, Self
+from typing import TYPE_CHECKING, NoReturn, Required, Self, TypedDict
 
 from ratekeeper.core import units
 from ratekeeper.errors import ConfigError
@@ -69,8 +69,11 @@ _SINGULAR = {
     "output_token": "output_tokens",
 }
 _UNIT = re.compile(r"[a-z][a-z0-9_]{0,62}", re.ASCII)
-# Keywords of `acquire`: a unit of this name could not be said there.
-_RESERVED = {"also", "flow", "hold", "key", "priority", "timeout", "unit", "weight"}
+# Keywords of `acquire` and of a grant: a unit of this name could not be said there.
+_RESERVED = frozenset(
+    "again also flow hold key priority remaining retry_after_s timeout unit weight "
+    "window_s".split()
+)
 _WORD = re.compile(r"[^\s/]+|/")
 _TIME = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])", re.ASCII)
 _COUNTED_PERIOD = re.compile(r"([0-9]{1,6})([A-Za-z]*)", re.ASCII)
@@ -124,7 +127,8 @@ class Limit:
 
         Raises `ConfigError` that points at the wrong word.
         """
-        return cls(**_Parser(text).limit())
+        fields = _Parser(text).limit()
+        return cls(**fields)
 
     @classmethod
     def per_second(cls, **amount: int) -> Self:
@@ -279,6 +283,17 @@ def _print_period(window_us: int) -> str:
     return f"{window_us / units.SECOND:g} seconds"
 
 
+class _Fields(TypedDict, total=False):
+    """The fields of a `Limit` as the parser finds them."""
+
+    amount: Required[int]
+    unit: Required[str]
+    window_us: Required[int]
+    algorithm: Algorithm
+    burst: int
+    resets: Resets
+
+
 class _Parser:
     """One pass over the words of a limit, remembering where each stands."""
 
@@ -293,37 +308,34 @@ class _Parser:
         self.words = list(_WORD.finditer(text))
         self.next = 0
 
-    def limit(self) -> dict[str, object]:
+    def limit(self) -> _Fields:
         """Parse the whole text into the fields of a `Limit`."""
-        amount_word = self._take("an amount such as 500, 120k or $50")
-        sign = units.SIGNS.get(amount_word[0])
+        word = self._take("an amount such as 500, 120k or $50")
+        sign = units.SIGNS.get(word[0])
         if sign is not None:
-            fields = {"unit": sign, **self._slash_period()}
-            fields["amount"] = self._amount(amount_word[1:], units.NANO)
+            unit, window_us = sign, self._slash_period()
+            word = word[1:]
         else:
-            amount_at = self.next - 1
-            fields = self._unit_and_period(amount_word)
-            scale = units.NANO if fields["unit"] in units.CURRENCIES else 1
-            fields["amount"] = self._amount(amount_word, scale, at=amount_at)
+            unit, window_us = self._unit_and_period(word)
+        scale = units.NANO if unit in units.CURRENCIES else 1
+        amount = self._amount(word, scale, at=0)
+        fields: _Fields = {"amount": amount, "unit": unit, "window_us": window_us}
+        if unit == CONCURRENT:
+            fields["algorithm"] = Algorithm.CONCURRENCY
         self._options(fields)
         return fields
 
-    def _unit_and_period(self, amount: str) -> dict[str, object]:
+    def _unit_and_period(self, amount: str) -> tuple[str, int]:
         word = self._take(
             f"a unit after '{amount}', for example '{amount} requests/minute'"
         ).lower()
         if word == CONCURRENT:
-            return {
-                "unit": CONCURRENT,
-                "window_us": 0,
-                "algorithm": Algorithm.CONCURRENCY,
-            }
+            return CONCURRENT, 0
         if word in _ALIASES:
-            unit, window_us = _ALIASES[word]
             if self._peek() == "/":
                 self.next += 1
                 self._wrong(f"'{word}' already says per what; leave out the rest")
-            return {"unit": unit, "window_us": window_us}
+            return _ALIASES[word]
         if not _UNIT.fullmatch(word) or word in {"burst", "using", "resets"}:
             self._wrong("expected a unit such as requests, tokens, concurrent or rpm")
         if word in _RESERVED:
@@ -333,9 +345,9 @@ class _Parser:
                 "expected an alias such as rpm or tpm, 'concurrent', or a unit with "
                 f"its period, for example '{word}/minute'{_near(word, _ALIASES)}"
             )
-        return {"unit": _SINGULAR.get(word, word), **self._slash_period()}
+        return _SINGULAR.get(word, word), self._slash_period()
 
-    def _slash_period(self) -> dict[str, object]:
+    def _slash_period(self) -> int:
         if self._take("'/' and a period, for example '/minute'") != "/":
             self._wrong("expected '/' and a period, for example '/minute'")
         word = self._take("a period such as minute, 5 hours or day")
@@ -352,9 +364,9 @@ class _Parser:
             )
         if number * one > units.MAX_WINDOW:
             self._wrong("expected a window of at most 366 days")
-        return {"window_us": number * one}
+        return number * one
 
-    def _options(self, fields: dict[str, object]) -> None:
+    def _options(self, fields: _Fields) -> None:
         scale = units.NANO if fields["unit"] in units.CURRENCIES else 1
         while (word := self._peek()) is not None:
             self.next += 1
@@ -438,7 +450,7 @@ class _Parser:
         raise ConfigError(msg)
 
 
-def _unchecked(fields: dict[str, object]) -> Limit:
+def _unchecked(fields: _Fields) -> Limit:
     """Build a Limit without its checks, to let `_fault` name the word at fault."""
     limit = object.__new__(Limit)
     for field in dataclasses.fields(Limit):

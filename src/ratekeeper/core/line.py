@@ -54,7 +54,9 @@ class Waiter:
     """
 
     __slots__ = (
+        "again",
         "arrived_us",
+        "charged",
         "costs",
         "deadline_us",
         "flow",
@@ -81,6 +83,7 @@ class Waiter:
         priority: Priority = Priority.NORMAL,
         flow: str = "",
         weight: int = 1,
+        again: bool = False,
         seat: Seat | None = None,
     ) -> None:
         self.costs = costs
@@ -88,9 +91,11 @@ class Waiter:
         self.priority = priority
         self.flow = flow
         self.weight = weight
+        self.again = again  # it has had its turn before: it goes ahead of its class
         self.seat = seat
         self.meters: Sequence[Meter] = ()
-        self.seq = -1  # order of arrival; a retried call keeps its own
+        self.charged: Sequence[int] = ()  # what its meters had charged when it went
+        self.seq = 0  # order of arrival
         self.arrived_us = 0
         self.deadline_us: int | None = None
         self.state = State.WAITING
@@ -105,11 +110,10 @@ class Waiter:
         return self.seq < other.seq
 
     def arrive(self, meters: Sequence[Meter], now: int, seq: int) -> None:
-        """Come to the line; a call that comes again keeps its first arrival."""
+        """Come to the line."""
         self.meters = meters
-        if self.seq < 0:
-            self.seq = seq
-            self.arrived_us = now
+        self.seq = seq - _AHEAD if self.again else seq
+        self.arrived_us = now
         self.wake_us = now
         if self.timeout_us is not None:
             self.deadline_us = now + self.timeout_us
@@ -121,6 +125,9 @@ class Waiter:
     def rank(self, now: int) -> int:
         """Return the class it stands in, risen by how long it has waited."""
         return max(0, self.priority - (now - self.arrived_us) // RISE)
+
+
+_AHEAD = 1 << 62  # more than there will ever be arrivals
 
 
 class _Flow:
@@ -327,6 +334,7 @@ def _consider(waiter: Waiter, now: int, changed: list[Waiter]) -> None:
     if not lacking:
         for meter, cost in zip(waiter.meters, waiter.costs, strict=True):
             meter.charge(cost, now)
+        waiter.charged = [meter.charged for meter in waiter.meters]
         _leave(waiter, waiter.lacks, served=True)
         waiter.state = State.GRANTED
         waiter.granted_us = now

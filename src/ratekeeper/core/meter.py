@@ -124,11 +124,15 @@ class Meter:
         """End the cold start: the provider has said what is left.
 
         `charged_before` is `charged` as it was when the answered call was granted: what
-        was charged since is not in the provider's figure.
+        was charged since is not in the provider's figure. What others used counts from
+        now, on the safe side.
         """
-        del remaining, charged_before, now
+        if self.pace is None:
+            return
         self.pace = None
         self.cold_until_us = 0
+        left = max(0, remaining - (self.charged - charged_before))
+        self.take(max(0, self.remaining(now) - left), now)
 
     def settle_attention(self, now: int) -> None:
         """Drop the flag once nothing stands before the arithmetic any more."""

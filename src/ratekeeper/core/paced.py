@@ -30,12 +30,19 @@ class Paced(Meter):
 
     def wait_us(self, cost: int, now: int) -> int:
         """Return how long until `cost` fits; 0 means now."""
-        return max(self._bucket.wait_us(cost, now), self._log.wait_us(cost, now))
+        wait = self._bucket.wait_us(cost, now)
+        window = self._log.wait_us(cost, now)
+        return wait if wait > window else window
 
     def take(self, cost: int, now: int) -> None:
         """Charge `cost` at `now`, as debt where it does not fit."""
         self._bucket.take(cost, now)
         self._log.take(cost, now)
+
+    def admit(self, cost: int, now: int) -> None:
+        """Charge what `wait_us` has just said fits at this same instant."""
+        self._bucket.take(cost, now)
+        self._log.admit(cost, now)
 
     def back(self, cost: int, taken_us: int, now: int) -> None:
         """Give back part of what was taken."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import datetime
 from array import array
+from bisect import bisect_left
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
@@ -30,13 +31,14 @@ class SlidingWindow(Meter):
 
     __slots__ = (
         "_amounts",
+        "_closed",
+        "_closes_us",
         "_debt",
-        "_first_us",
         "_head",
+        "_last_us",
         "_lasts",
         "_leaves_us",
         "_mask",
-        "_newest",
         "_room",
         "_size",
         "_total",
@@ -49,16 +51,18 @@ class SlidingWindow(Meter):
         # Calls sent a window apart may be counted up to the guard less than that apart.
         self._window = limit.window_us + guard_us
         self._width = self._window // SLOTS
-        # A ring of slots: when the last call in it came, and what they took together.
+        # The open slot is three figures: what it took is what `_total` has above
+        # `_closed`. Closed ones lie in a ring: the last call in each, and its amount.
+        self._last_us = 0
+        self._closes_us = -1
+        self._total = 0  # in the window now
+        self._closed = 0  # of that, in the ring
         self._lasts = array("q", bytes(8 * _FEW))
         self._amounts = array("q", bytes(8 * _FEW))
         self._mask = _FEW - 1
         self._head = 0  # index of the oldest slot
-        self._newest = 0
         self._size = 0
-        self._first_us = -self._width - 1  # when the newest slot began
-        self._leaves_us = _NEVER  # the oldest slot does not leave before
-        self._total = 0  # in the window now
+        self._leaves_us = _NEVER  # nothing leaves the window before
         self._debt = 0  # taken, but still to come into the window
         self._room = limit.amount  # the limit less the debt
 
@@ -75,21 +79,19 @@ class SlidingWindow(Meter):
         """Charge `cost` at `now`, as debt where it does not fit."""
         if now >= self._leaves_us:
             self._expire(now)
-        if self._total + cost > self.limit.amount:
-            room = max(0, self.limit.amount - self._total)
+        room = self.limit.amount - self._total
+        if cost > room:
+            room = max(0, room)
             self._owe(cost - room)
             cost = room
         self.admit(cost, now)
 
     def admit(self, cost: int, now: int) -> None:
         """Charge what `wait_us` has just said fits at this same instant."""
-        if now - self._first_us > self._width:
-            if cost:
-                self._push(now, cost)
-        else:
-            self._lasts[self._newest] = now
-            self._amounts[self._newest] += cost
-            self._total += cost
+        if now > self._closes_us:
+            self._open(now)
+        self._last_us = now
+        self._total += cost
 
     def back(self, cost: int, taken_us: int, now: int) -> None:
         """Give back part of what was taken, unless it has left the window."""
@@ -99,13 +101,16 @@ class SlidingWindow(Meter):
             paid = min(cost, self._debt)
             self._owe(-paid)
             cost -= paid
-        if taken_us <= now - self._window or self._size == 0:
+        if taken_us <= now - self._window:
             return
-        index = self._newest
-        if taken_us < self._first_us:
+        newest = (self._head + self._size - 1) & self._mask
+        if self._size and taken_us <= self._lasts[newest]:
             index = self._slot_of(taken_us)
-        cost = min(cost, self._amounts[index])
-        self._amounts[index] -= cost
+            cost = min(cost, self._amounts[index])
+            self._amounts[index] -= cost
+            self._closed -= cost
+        elif cost > self._total - self._closed:
+            cost = self._total - self._closed
         self._total -= cost
 
     def never(self, cost: int) -> bool:
@@ -133,9 +138,11 @@ class SlidingWindow(Meter):
     def change(self, limit: Limit, now: int) -> None:
         """Put a changed amount in force and keep what was used."""
         self._expire(now)
+        debt, self._debt = self._debt, 0
         self.limit = limit
-        self._debt = max(0, self._debt - max(0, limit.amount - self._total))
-        self._room = limit.amount - self._debt
+        self._room = limit.amount
+        if debt:
+            self.take(debt, now)
 
     def _owe(self, amount: int) -> None:
         self._debt += amount
@@ -143,71 +150,77 @@ class SlidingWindow(Meter):
 
     def _freed_us(self, over: int, now: int) -> int:
         """Return when `over` units will have left the window and paid the debt."""
-        if over <= 0 or self._size == 0:
+        if over <= 0 or self._total == 0:
             return 0
         # While there is debt, whatever leaves is at once taken by it and leaves again
         # one window later: whole rounds first, then the part of a round.
-        rounds, rest = divmod(over - 1, self._total) if self._total else (0, over)
-        freed = 0
-        index = self._head
-        for _ in range(self._size):
-            freed += self._amounts[index]
-            if freed > rest:
-                break
-            index = (index + 1) & self._mask
-        leaves = self._lasts[index] + self._window * (rounds + 1)
-        return max(0, leaves - now)
+        rounds, rest = divmod(over - 1, self._total)
+        last_us = self._last_us
+        if rest < self._closed:
+            index = self._head
+            while rest >= self._amounts[index]:
+                rest -= self._amounts[index]
+                index = (index + 1) & self._mask
+            last_us = self._lasts[index]
+        return max(0, last_us + self._window * (rounds + 1) - now)
 
     def _expire(self, now: int) -> None:
         """Drop the slots that have left the window; what they free pays the debt."""
-        horizon = now - self._window
-        while self._size and self._lasts[self._head] <= horizon:
-            left_us = self._lasts[self._head] + self._window
-            self._total -= self._amounts[self._head]
-            self._head = (self._head + 1) & self._mask
-            self._size -= 1
+        while self._total:
+            left_us = self._window
+            left_us += self._lasts[self._head] if self._size else self._last_us
+            if left_us > now:
+                self._leaves_us = left_us
+                return
+            if self._size:
+                self._total -= self._amounts[self._head]
+                self._closed -= self._amounts[self._head]
+                self._head = (self._head + 1) & self._mask
+                self._size -= 1
+            else:
+                self._total = 0
             paid = min(self._debt, self.limit.amount - self._total)
             if paid > 0:
                 self._owe(-paid)
-                self._push(left_us, paid)
-        if self._size:
-            self._leaves_us = self._lasts[self._head] + self._window
-        else:
-            self._leaves_us = _NEVER
-            self._first_us = now - self._width - 1
+                self.admit(paid, left_us)
+        self._size = 0  # what lies in the ring was given back
+        self._closes_us = -1
+        self._leaves_us = _NEVER
+
+    def _open(self, now: int) -> None:
+        """Close the open slot into the ring, and begin another."""
+        amount = self._total - self._closed
+        if amount:
+            if self._size > self._mask:
+                self._grow()
+            index = (self._head + self._size) & self._mask
+            self._lasts[index] = self._last_us
+            self._amounts[index] = amount
+            self._size += 1
+            self._closed += amount
+        elif not self._size:
+            self._leaves_us = now + self._window
+        self._closes_us = now + self._width
 
     def _slot_of(self, taken_us: int) -> int:
-        """Find the slot of a call: the first that ends at or after it."""
-        low, high = 0, self._size - 1
-        while low < high:
-            middle = (low + high) // 2
-            if self._lasts[(self._head + middle) & self._mask] < taken_us:
-                low = middle + 1
-            else:
-                high = middle
-        return (self._head + low) & self._mask
-
-    def _push(self, at_us: int, amount: int) -> None:
-        if self._size > self._mask:
-            self._grow()
-        if self._size == 0:
-            self._leaves_us = at_us + self._window
-        self._newest = (self._head + self._size) & self._mask
-        self._lasts[self._newest] = at_us
-        self._amounts[self._newest] = amount
-        self._size += 1
-        self._total += amount
-        self._first_us = at_us
+        """Find the closed slot of a call: the first that ends at or after it."""
+        end = self._head + self._size
+        size = self._mask + 1
+        if end > size:  # it goes on at the beginning of the ring
+            index = bisect_left(self._lasts, taken_us, self._head, size)
+            if index < size:
+                return index
+            return bisect_left(self._lasts, taken_us, 0, end - size)
+        return bisect_left(self._lasts, taken_us, self._head, end)
 
     def _grow(self) -> None:
         """Go from a few slots to all of them at once: a key costs one of two sizes."""
-        size = _MANY if self._mask + 1 < _MANY else 2 * (self._mask + 1)
         order = [(self._head + i) & self._mask for i in range(self._size)]
-        spare = array("q", bytes(8 * (size - self._size)))
+        spare = array("q", bytes(8 * (_MANY - self._size)))
         self._lasts = array("q", [self._lasts[i] for i in order]) + spare
         self._amounts = array("q", [self._amounts[i] for i in order]) + spare
         self._head = 0
-        self._mask = size - 1
+        self._mask = _MANY - 1
 
 
 class FixedWindow(Meter):

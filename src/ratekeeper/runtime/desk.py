@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 class Desk(Protocol):
     """A store, as the drivers see it."""
 
-    clock: Clock
+    @property
+    def clock(self) -> Clock:
+        """Return where the store's time comes from."""
 
     def now_us(self) -> int:
         """Return the store's time in epoch microseconds."""
