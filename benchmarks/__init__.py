@@ -1,0 +1,1 @@
+"""Benchmarks: the use of the quota, and the cost of the engine, beside others."""

@@ -1,0 +1,475 @@
+"""The OpenAI dialect: chat completions, responses and embeddings, and its errors.
+
+Also the mold for providers that speak OpenAI's shapes with their own limits: a subclass
+changes a header, a text, a way of counting (`dialects.py`).
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import struct
+from typing import TYPE_CHECKING, Any
+
+from ratekeeper.simulator import counting, openai_responses
+from ratekeeper.simulator.dialect import (
+    Answer,
+    BadRequest,
+    Call,
+    Endpoint,
+    Event,
+    Headers,
+    Problem,
+    Reply,
+    Trouble,
+    bearer,
+    go_duration,
+    read_count,
+    read_object,
+    to_json,
+    whole_seconds,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from ratekeeper.simulator.enforcer import Refused, Standing
+
+_LONGEST_VECTOR = 4096
+_MOST_INPUTS = 2048  # texts in one embeddings request, OpenAI's own bound
+
+_PATHS = {
+    "/chat/completions": Endpoint.CHAT,
+    "/responses": Endpoint.RESPONSES,
+    "/embeddings": Endpoint.EMBEDDINGS,
+}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Wording:
+    """One row of the error table: status, type, code and text."""
+
+    status: int
+    type: str
+    code: str | None
+    text: str
+
+
+_INVALID = "invalid_request_error"
+WORDINGS: dict[Trouble, Wording] = {
+    Trouble.UNAUTHORIZED: Wording(
+        401,
+        _INVALID,
+        "invalid_api_key",
+        "Incorrect API key provided: {key}. You can find your API key at "
+        "https://platform.openai.com/account/api-keys.",
+    ),
+    Trouble.FORBIDDEN: Wording(
+        403,
+        "request_forbidden",
+        "unsupported_country_region_territory",
+        "Country, region, or territory not supported",
+    ),
+    Trouble.NOT_FOUND: Wording(404, _INVALID, None, "Invalid URL"),
+    Trouble.BAD_REQUEST: Wording(400, _INVALID, None, "Bad request"),
+    Trouble.BODY_TOO_LARGE: Wording(
+        413, _INVALID, "request_too_large", "The body of your request is too large."
+    ),
+    Trouble.OVERLOADED: Wording(
+        503,
+        "service_unavailable_error",
+        "server_is_overloaded",
+        "The server is currently overloaded. Please try again later.",
+    ),
+    Trouble.SLOW_DOWN: Wording(
+        429,
+        "rate_limit_error",
+        "slow_down",
+        "Your traffic grows too fast. Please slow down and ramp up gradually.",
+    ),
+    Trouble.BILLING: Wording(
+        429,
+        "insufficient_quota",
+        "insufficient_quota",
+        "You exceeded your current quota, please check your plan and billing details. "
+        "For more information on this error, read the docs: "
+        "https://platform.openai.com/docs/guides/error-codes/api-errors.",
+    ),
+    Trouble.SPEND_LIMIT: Wording(
+        429,
+        "insufficient_quota",
+        "organization_spend_limit_exceeded",
+        "Your organization has reached its spend limit.",
+    ),
+    Trouble.BANNED: Wording(
+        429,
+        "account_suspended",
+        "temporarily_banned",
+        "Your account is temporarily banned after repeated requests above its rate "
+        "limits.",
+    ),
+    Trouble.SERVER: Wording(
+        500,
+        "server_error",
+        None,
+        "The server had an error while processing your request. Sorry about that!",
+    ),
+    Trouble.TIMEOUT: Wording(504, "server_error", None, "The request timed out."),
+    Trouble.OTHER: Wording(418, _INVALID, None, "Something went wrong."),
+}
+
+_ABBREVIATIONS = {
+    ("requests", 60): "requests per min (RPM)",
+    ("requests", 86_400): "requests per day (RPD)",
+    ("tokens", 60): "tokens per min (TPM)",
+    ("tokens", 86_400): "tokens per day (TPD)",
+}
+
+
+class OpenAI:
+    """OpenAI: `tokens` takes the greater of max_tokens and an estimate of the input."""
+
+    name = "openai"
+    base_path = "/v1"
+    key_variable = "OPENAI_API_KEY"
+    settles = False
+    refunded: Sequence[str] = ()
+    wordings: Mapping[Trouble, Wording] = WORDINGS
+
+    def route(self, method: str, path: str) -> Endpoint | None:
+        """Tell what a path does, with or without the leading `/v1`."""
+        path = path.removeprefix("/v1")
+        if method == "GET":
+            return Endpoint.MODELS if path == "/models" else None
+        return _PATHS.get(path) if method == "POST" else None
+
+    def key(self, headers: Mapping[str, str]) -> str:
+        """Return the bearer key."""
+        return bearer(headers)
+
+    def read(
+        self,
+        endpoint: Endpoint,
+        body: bytes,
+        headers: Mapping[str, str],  # noqa: ARG002 - Anthropic's needs them
+    ) -> Call:
+        """Read a request; raises `BadRequest`."""
+        if endpoint is Endpoint.MODELS:
+            return Call(endpoint=endpoint)
+        request = read_object(body)
+        model = request.get("model")
+        if not isinstance(model, str) or not model:
+            message = "you must provide a model parameter"
+            raise BadRequest(message, param="model")
+        if endpoint is Endpoint.EMBEDDINGS:
+            return _read_embeddings(model, request)
+        return _read_chat(endpoint, model, request)
+
+    def costs(self, call: Call) -> dict[str, int]:
+        """Take one request, and the greater of max_tokens and the estimated input."""
+        if call.endpoint is Endpoint.MODELS:
+            return {}
+        return {"requests": 1, "tokens": max(call.max_output or 0, call.estimate)}
+
+    def used(self, call: Call, output_tokens: int) -> dict[str, int]:
+        """Count every token, in and out."""
+        return {"tokens": call.input_tokens + output_tokens}
+
+    def limit_headers(self, standing: Sequence[Standing], now: int) -> Headers:
+        """Write limit, remaining and time to full of requests and tokens."""
+        headers: Headers = []
+        for unit in ("requests", "tokens"):
+            shown = shortest(standing, unit)
+            if shown is not None:
+                headers += [
+                    (f"x-ratelimit-limit-{unit}", str(shown.limit)),
+                    (f"x-ratelimit-remaining-{unit}", str(shown.remaining)),
+                    (f"x-ratelimit-reset-{unit}", go_duration(shown.full_at - now)),
+                ]
+        return headers
+
+    def answer(self, call: Call, answer: Answer) -> bytes:
+        """Write a whole answer."""
+        match call.endpoint:
+            case Endpoint.MODELS:
+                return to_json(_models(self.name))
+            case Endpoint.EMBEDDINGS:
+                return to_json(_embeddings(call))
+            case Endpoint.RESPONSES:
+                return to_json(openai_responses.whole(call, answer))
+            case _:
+                return to_json(_completion(call, answer))
+
+    def stream(self, call: Call, answer: Answer) -> Iterator[Event]:
+        """Write an answer as server-sent events."""
+        if call.endpoint is Endpoint.RESPONSES:
+            yield from openai_responses.stream(call, answer)
+            return
+        frame = {
+            "id": f"chatcmpl-{answer.request_id}",
+            "object": "chat.completion.chunk",
+            "created": answer.created,
+            "model": call.model,
+            "service_tier": "default",
+            "system_fingerprint": "fp_simulated",
+        }
+        usage = {"usage": None} if call.include_usage else {}
+        opening = {"role": "assistant", "content": "", "refusal": None}
+        yield _chunk(frame, opening, None, usage, 0)
+        for text, tokens in answer.pieces():
+            yield _chunk(frame, {"content": text}, None, usage, tokens)
+        finish = "length" if answer.truncated else "stop"
+        yield _chunk(frame, {}, finish, usage, answer.tokens)
+        if call.include_usage and answer.with_usage:
+            last = {**frame, "choices": [], "usage": _usage(call, answer)}
+            yield Event(_data(last), answer.tokens)
+        yield Event(b"data: [DONE]\n\n", answer.tokens)
+
+    def keep_alive(self, *, stream: bool) -> bytes:
+        """Write what is sent while a call waits: a comment, or an empty line."""
+        return b": keep-alive\n\n" if stream else b"\n"
+
+    def stream_error(self, call: Call, problem: Problem) -> bytes:
+        """Write an error into a stream that has begun with 200."""
+        error = self._error(problem)
+        if call.endpoint is Endpoint.RESPONSES:
+            return openai_responses.failed(call, problem, error)
+        return _data({"error": error})
+
+    def failure(self, problem: Problem, standing: Sequence[Standing], now: int) -> Reply:
+        """Write an error response; limits stand in the headers of a throttled one."""
+        wording = self.wordings.get(problem.trouble)
+        status = problem.status or (429 if wording is None else wording.status)
+        headers: Headers = [("content-type", "application/json")]
+        headers += self.id_headers(problem.request_id)
+        if problem.trouble in {Trouble.THROTTLED, Trouble.TOO_LARGE}:
+            headers += self.limit_headers(standing, now)
+        if problem.wait_us is not None:
+            headers.append(("retry-after", whole_seconds(problem.wait_us)))
+        return Reply(
+            status=status,
+            headers=headers,
+            body=to_json({"error": self._error(problem)}),
+        )
+
+    def id_headers(self, request_id: str) -> Headers:
+        """Name the request, as every response does."""
+        return [("x-request-id", f"req_{request_id}")]
+
+    def _error(self, problem: Problem) -> dict[str, Any]:
+        if problem.refused is not None:
+            return self.throttled(problem, problem.refused)
+        wording = self.wordings.get(problem.trouble)
+        if wording is None:  # throttled on cue, without a limit behind it
+            wait = go_duration(problem.wait_us or 0)
+            text = f"Rate limit reached for {problem.model}. Please try again in {wait}."
+            wording = Wording(429, "requests", "rate_limit_exceeded", text)
+        text = problem.message or wording.text.replace("{key}", "sk-…")
+        return {
+            "message": text,
+            "type": wording.type,
+            "param": problem.param,
+            "code": wording.code,
+        }
+
+    def throttled(self, problem: Problem, refused: Refused) -> dict[str, Any]:
+        """Say which limit is reached, how far, and when to come back."""
+        rule = refused.rule
+        what = per_what(rule.unit, rule.window_us)
+        whom = f"{problem.model or 'default'} in organization org-simulated"
+        most = rule.capacity if refused.never else rule.amount
+        if refused.never:
+            text = (
+                f"Request too large for {whom} on {what}: Limit {most}, Requested "
+                f"{refused.requested}. The input or output tokens must be reduced in "
+                "order to run successfully."
+            )
+        else:
+            again = ""
+            if refused.wait_us is not None:
+                again = f"Please try again in {go_duration(refused.wait_us)}. "
+            text = (
+                f"Rate limit reached for {whom} on {what}: Limit {most}, Used "
+                f"{refused.used}, Requested {refused.requested}. {again}Visit "
+                "https://platform.openai.com/account/rate-limits to learn more."
+            )
+        return {
+            "message": text,
+            "type": rule.unit,
+            "param": None,
+            "code": "rate_limit_exceeded",
+        }
+
+
+def shortest(standing: Sequence[Standing], unit: str) -> Standing | None:
+    """Pick the limit that a provider shows for a unit: the one of shortest window."""
+    shown = [one for one in standing if one.rule.unit == unit]
+    return min(shown, key=lambda one: one.rule.window_us, default=None)
+
+
+def per_what(unit: str, window_us: int) -> str:
+    """Name a limit as OpenAI does: tokens per min (TPM)."""
+    if unit == "concurrent":
+        return "concurrent requests"
+    seconds = window_us // 1_000_000
+    return _ABBREVIATIONS.get((unit, seconds), f"{unit} per {seconds} s")
+
+
+def _read_chat(endpoint: Endpoint, model: str, request: dict[str, Any]) -> Call:
+    responses = endpoint is Endpoint.RESPONSES
+    field = "input" if responses else "messages"
+    prompt = request.get(field)
+    if responses and isinstance(prompt, str):
+        prompt = [prompt]
+    if not isinstance(prompt, list) or not prompt:
+        message = f"Missing required parameter: '{field}'."
+        raise BadRequest(message, param=field)
+    if not responses and not all(_is_message(one) for one in prompt):
+        message = f"Invalid value for '{field}': expected objects with a role."
+        raise BadRequest(message, param=field)
+    names = ("instructions", "tools", "response_format", "text")
+    truth, estimate = counting.count_prompt(
+        prompt, {name: request.get(name) for name in names}
+    )
+    bounds = ("max_output_tokens",) if responses else (
+        "max_completion_tokens",
+        "max_tokens",
+    )
+    asked = [n for n in (read_count(request, name) for name in bounds) if n is not None]
+    stream = request.get("stream")
+    if stream is not None and not isinstance(stream, bool):
+        message = "Invalid type for 'stream': expected a boolean."
+        raise BadRequest(message, param="stream")
+    options = request.get("stream_options")
+    return Call(
+        endpoint=endpoint,
+        model=model,
+        stream=bool(stream),
+        include_usage=isinstance(options, dict) and options.get("include_usage") is True,
+        input_tokens=truth,
+        estimate=estimate,
+        max_output=asked[0] if asked else None,
+    )
+
+
+def _is_message(value: object) -> bool:
+    return isinstance(value, dict) and isinstance(value.get("role"), str)
+
+
+def _read_embeddings(model: str, request: dict[str, Any]) -> Call:
+    texts = request.get("input")
+    if isinstance(texts, str) or (texts and _is_tokens(texts)):
+        texts = [texts]
+    if not isinstance(texts, list) or not 0 < len(texts) <= _MOST_INPUTS:
+        message = f"'input' must be a text or a list of 1 to {_MOST_INPUTS} texts."
+        raise BadRequest(message, param="input")
+    truth = estimate = 0
+    for text in texts:
+        if isinstance(text, str):
+            truth += counting.true_tokens(text)
+            estimate += counting.estimated_tokens(text)
+        elif _is_tokens(text):
+            truth += len(text)
+            estimate += len(text)
+        else:
+            message = "'input' must hold texts or lists of token numbers."
+            raise BadRequest(message, param="input")
+    dimensions = read_count(request, "dimensions") or 16
+    return Call(
+        endpoint=Endpoint.EMBEDDINGS,
+        model=model,
+        input_tokens=truth,
+        estimate=max(1, estimate),
+        inputs=len(texts),
+        dimensions=min(dimensions, _LONGEST_VECTOR),
+        base64=request.get("encoding_format") == "base64",
+    )
+
+
+def _is_tokens(value: object) -> bool:
+    return isinstance(value, list) and all(type(one) is int for one in value)
+
+
+def _usage(call: Call, answer: Answer) -> dict[str, Any]:
+    return {
+        "prompt_tokens": call.input_tokens,
+        "completion_tokens": answer.tokens,
+        "total_tokens": call.input_tokens + answer.tokens,
+        "prompt_tokens_details": {
+            "cached_tokens": min(answer.cached_tokens, call.input_tokens),
+            "audio_tokens": 0,
+        },
+        "completion_tokens_details": {"reasoning_tokens": 0, "audio_tokens": 0},
+    }
+
+
+def _completion(call: Call, answer: Answer) -> dict[str, Any]:
+    message = {
+        "role": "assistant",
+        "content": "".join(answer.words),
+        "refusal": None,
+        "annotations": [],
+    }
+    body = {
+        "id": f"chatcmpl-{answer.request_id}",
+        "object": "chat.completion",
+        "created": answer.created,
+        "model": call.model,
+        "choices": [
+            {
+                "index": 0,
+                "message": message,
+                "logprobs": None,
+                "finish_reason": "length" if answer.truncated else "stop",
+            }
+        ],
+        "service_tier": "default",
+        "system_fingerprint": "fp_simulated",
+    }
+    if answer.with_usage:
+        body["usage"] = _usage(call, answer)
+    return body
+
+
+def _embeddings(call: Call) -> dict[str, Any]:
+    data = []
+    for index in range(call.inputs):
+        vector = [1.0 / (1 + index + place) for place in range(call.dimensions)]
+        shown: object = vector
+        if call.base64:
+            packed = struct.pack(f"<{len(vector)}f", *vector)
+            shown = base64.b64encode(packed).decode()
+        data.append({"object": "embedding", "index": index, "embedding": shown})
+    tokens = call.input_tokens
+    return {
+        "object": "list",
+        "data": data,
+        "model": call.model,
+        "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
+    }
+
+
+def _models(owner: str) -> dict[str, Any]:
+    names = ("simulated-large", "simulated-small", "simulated-embedding")
+    return {
+        "object": "list",
+        "data": [
+            {"id": name, "object": "model", "created": 1_700_000_000, "owned_by": owner}
+            for name in names
+        ],
+    }
+
+
+def _data(value: object) -> bytes:
+    return b"data: " + to_json(value) + b"\n\n"
+
+
+def _chunk(
+    frame: dict[str, Any],
+    delta: dict[str, Any],
+    finish: str | None,
+    usage: dict[str, Any],
+    tokens: int,
+) -> Event:
+    choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
+    return Event(_data({**frame, "choices": [choice], **usage}), tokens)
