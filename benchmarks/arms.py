@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.workload import SECOND
 from ratekeeper import AsyncLimiter, MemoryStore
 from ratekeeper.core.policy import Account
 
-from benchmarks.workload import SECOND
-
 if TYPE_CHECKING:
+    from benchmarks.workload import Call, Case
     from ratekeeper.limiter import Grant
     from ratekeeper.testing import ManualClock
-
-    from benchmarks.workload import Call, Case
 
 
 class Ratekeeper:

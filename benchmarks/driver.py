@@ -11,11 +11,10 @@ import dataclasses
 import random
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ratekeeper.simulator.enforcer import Admitted
-from ratekeeper.testing import VirtualLoop, run_virtual
-
 from benchmarks import oracle
 from benchmarks.workload import MINUTE, SECOND
+from ratekeeper.simulator.enforcer import Admitted
+from ratekeeper.testing import VirtualLoop, run_virtual
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -126,7 +125,7 @@ def sdk_backoff_s(attempt: int, retry_after_s: float, rng: random.Random) -> flo
     """
     if 0 < retry_after_s <= 120:
         return retry_after_s
-    return min(0.5 * 2**attempt, 8.0) * (1 - rng.uniform(0, 0.25))
+    return min(0.5 * float(2**attempt), 8.0) * (1 - rng.uniform(0, 0.25))
 
 
 async def _caller(

@@ -45,10 +45,10 @@ def serve(case: Case, calls: Sequence[Call], start_us: int) -> list[int]:
             raise ValueError(message)
         if now >= case.until_us:
             break
-        handle = enforcer.admit(case.costs(call), start_us + now)
-        if not isinstance(handle, Admitted):
+        let_in = enforcer.admit(case.costs(call), start_us + now)
+        if not isinstance(let_in, Admitted):
             message = "the enforcer refused a call it had said it would admit"
             raise TypeError(message)
         admitted.append(now)
-        heapq.heappush(open_calls, (now + case.answer_us, number, handle))
+        heapq.heappush(open_calls, (now + case.answer_us, number, let_in))
     return admitted

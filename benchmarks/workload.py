@@ -59,7 +59,9 @@ class Model:
             return None
         return max(1, amount * self.burst_s // 60)
 
-    def rule(self, amount: int, *, unit: str = "requests", refunds: bool = False) -> Rule:
+    def rule(
+        self, amount: int, *, unit: str = "requests", refunds: bool = False
+    ) -> Rule:
         """Build the provider's own rule."""
         if self.kind is TokenBucket:
             return TokenBucket(
@@ -78,7 +80,10 @@ MODELS = (
     Model(name="log+jitter", kind=SlidingLog, told="using sliding-window", jitter=True),
     Model(name="fixed", kind=FixedWindow, told="using fixed-window"),
     Model(
-        name="tb10", kind=TokenBucket, told="burst {burst} using token-bucket", burst_s=10
+        name="tb10",
+        kind=TokenBucket,
+        told="burst {burst} using token-bucket",
+        burst_s=10,
     ),
     Model(
         name="1s-quantum",
@@ -129,9 +134,7 @@ class Case:
         """Build the provider's side."""
         rules = [self.model.rule(self.rpm)]
         if self.tpm is not None:
-            rules.append(
-                self.model.rule(self.tpm, unit="tokens", refunds=self.refunds)
-            )
+            rules.append(self.model.rule(self.tpm, unit="tokens", refunds=self.refunds))
         return Enforcer(rules)
 
     def costs(self, call: Call) -> dict[str, int]:

@@ -14,9 +14,7 @@ from ratekeeper.core.policy import rules_of
 from ratekeeper.core.units import MINUTE, SECOND
 
 # 30 calls in the middle of a minute, 90 at its end, 30 in the next one.
-ARRIVALS = (
-    [20 * SECOND] * 30 + [50 * SECOND] * 90 + [75 * SECOND] * 30
-)
+ARRIVALS = [20 * SECOND] * 30 + [50 * SECOND] * 90 + [75 * SECOND] * 30
 ROWS = (
     ("token-bucket", "60 rpm using token-bucket"),
     ("token-bucket, burst 5", "60 rpm burst 5"),

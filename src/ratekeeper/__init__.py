@@ -68,7 +68,9 @@ def __getattr__(name: str) -> object:
     if name not in __all__:
         msg = f"module 'ratekeeper' has no attribute {name!r}"
         raise AttributeError(msg)
-    value = getattr(importlib.import_module(_HOMES.get(name, "ratekeeper.errors")), name)
+    value = getattr(
+        importlib.import_module(_HOMES.get(name, "ratekeeper.errors")), name
+    )
     globals()[name] = value
     return value
 

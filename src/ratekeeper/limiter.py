@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("ratekeeper")
 
+
 class Grant:
     """Permission to call, holding its cost until it is settled.
 
@@ -228,7 +229,10 @@ class _Front:
         # What the direct path reads: each limit's unit and what a call takes unless it
         # says so. None leaves it to `costs_of`, as do sums of money, which are scaled.
         self._units = [
-            ("" if rule.limit.is_money else rule.limit.unit, _USUAL.get(rule.limit.unit))
+            (
+                "" if rule.limit.is_money else rule.limit.unit,
+                _USUAL.get(rule.limit.unit),
+            )
             for rule in self._rules
         ]
 
@@ -270,7 +274,7 @@ class _Front:
         waiter = self._store.try_take(targets, costs)
         if waiter.state is State.GRANTED:
             return Grant(self._store, waiter.meters, costs, waiter.granted_us, waiter)
-        assert waiter.held_by is not None  # noqa: S101 - set by every refusal
+        assert waiter.held_by is not None
         return denied(waiter.held_by, waiter.wait_us)
 
     def _direct(
@@ -469,20 +473,20 @@ class _Acquire:
         limiter = self._limiter
         grant = None
         if not self._also:
-            grant = limiter._direct(  # noqa: SLF001 - its other half
+            grant = limiter._direct(
                 self._key, self._hold, self._cost
             )
         if grant is None:
             grant = yield from self._wait().__await__()
-        if limiter._has_slots:  # noqa: SLF001
-            grant._renew_slots()  # noqa: SLF001
+        if limiter._has_slots:
+            grant._renew_slots()
         self._grant = grant
         return grant
 
     async def _wait(self) -> Grant:
         limiter = self._limiter
-        store = limiter._store  # noqa: SLF001
-        costs, targets = limiter._targets(  # noqa: SLF001
+        store = limiter._store
+        costs, targets = limiter._targets(
             self._key, self._also, self._cost, self._hold
         )
         waiter = Waiter(
@@ -493,7 +497,7 @@ class _Acquire:
             seat=aio.TaskSeat(store),
         )
         await aio.run(plans.acquire(waiter), store, targets)
-        return limiter._granted(waiter)  # noqa: SLF001
+        return limiter._granted(waiter)
 
     def __aenter__(self) -> _Acquire:
         return self

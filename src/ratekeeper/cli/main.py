@@ -44,7 +44,7 @@ class _Commands(click.Group):
             return None
         module = import_module(f"ratekeeper.cli.{cmd_name}")
         command = getattr(module, cmd_name)
-        assert isinstance(command, click.Command)  # noqa: S101 - ours
+        assert isinstance(command, click.Command)
         return command
 
 

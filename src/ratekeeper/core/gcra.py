@@ -50,8 +50,7 @@ class Bucket(Meter):
 
     def wait_us(self, cost: int, now: int) -> int:
         """Return how long until `cost` fits; 0 means now."""
-        if cost > self._burst:
-            cost = self._burst
+        cost = min(cost, self._burst)
         late = self._tat + cost * self._p - self._slack - now * self._q
         if late <= 0 or cost == 0:
             return 0

@@ -48,9 +48,14 @@ _PERIODS = {
 _PERIOD_WORDS = {
     **_PERIODS,
     **{f"{name}s": us for name, us in _PERIODS.items()},
-    "s": units.SECOND, "sec": units.SECOND, "secs": units.SECOND,
-    "min": units.MINUTE, "mins": units.MINUTE,
-    "h": units.HOUR, "hr": units.HOUR, "d": units.DAY,
+    "s": units.SECOND,
+    "sec": units.SECOND,
+    "secs": units.SECOND,
+    "min": units.MINUTE,
+    "mins": units.MINUTE,
+    "h": units.HOUR,
+    "hr": units.HOUR,
+    "d": units.DAY,
 }
 _ALIASES = {
     "rps": ("requests", units.SECOND),
@@ -71,8 +76,20 @@ _SINGULAR = {
 _UNIT = re.compile(r"[a-z][a-z0-9_]{0,62}", re.ASCII)
 # Keywords of `acquire` and of a grant: a unit of this name could not be said there.
 _RESERVED = frozenset(
-    "again also flow hold key priority remaining retry_after_s timeout unit weight "
-    "window_s".split()
+    [
+        "again",
+        "also",
+        "flow",
+        "hold",
+        "key",
+        "priority",
+        "remaining",
+        "retry_after_s",
+        "timeout",
+        "unit",
+        "weight",
+        "window_s",
+    ]
 )
 _WORD = re.compile(r"[^\s/]+|/")
 _TIME = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])", re.ASCII)
@@ -251,7 +268,9 @@ def _fault(limit: Limit) -> str | None:
             return "resets goes with a day or a month"
         if algorithm not in {None, Algorithm.FIXED_WINDOW}:
             return "resets goes with fixed-window"
-    if algorithm is Algorithm.PACED and (limit.window_us > units.HOUR or limit.is_money):
+    if algorithm is Algorithm.PACED and (
+        limit.window_us > units.HOUR or limit.is_money
+    ):
         return "paced is for windows up to an hour; leave `using` out"
     return None
 

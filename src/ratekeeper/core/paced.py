@@ -32,7 +32,7 @@ class Paced(Meter):
         """Return how long until `cost` fits; 0 means now."""
         wait = self._bucket.wait_us(cost, now)
         window = self._log.wait_us(cost, now)
-        return wait if wait > window else window
+        return max(window, wait)
 
     def take(self, cost: int, now: int) -> None:
         """Charge `cost` at `now`, as debt where it does not fit."""

@@ -26,12 +26,65 @@ MAX_MONEY = 10**18  # a billion of the currency
 MAX_COST = 10**15  # no call costs more; keeps sums far from any overflow
 MAX_WINDOW = 366 * DAY
 
+_LONGEST_WORD = 40
+_PLAIN = 10_000  # below, amounts are printed without a suffix
+_DAYS_FROM_H = 48
 _SUFFIX = {"": 1, "k": 10**3, "K": 10**3, "M": 10**6, "B": 10**9}
 _AMOUNT = re.compile(r"([0-9]+(?:_[0-9]+)*)(\.[0-9]+)?([A-Za-z]*)", re.ASCII)
 
 # ISO 4217 codes in use; a unit of this name is money, counted in billionths.
 CURRENCIES = frozenset(
-    ["aed", "ars", "aud", "bdt", "bgn", "brl", "cad", "chf", "clp", "cny", "cop", "czk", "dkk", "egp", "eur", "gbp", "hkd", "huf", "idr", "ils", "inr", "jpy", "kes", "krw", "kzt", "lkr", "mad", "mxn", "myr", "ngn", "nok", "nzd", "pen", "php", "pkr", "pln", "qar", "ron", "rub", "sar", "sek", "sgd", "thb", "try", "twd", "uah", "usd", "vnd", "zar"]
+    [
+        "aed",
+        "ars",
+        "aud",
+        "bdt",
+        "bgn",
+        "brl",
+        "cad",
+        "chf",
+        "clp",
+        "cny",
+        "cop",
+        "czk",
+        "dkk",
+        "egp",
+        "eur",
+        "gbp",
+        "hkd",
+        "huf",
+        "idr",
+        "ils",
+        "inr",
+        "jpy",
+        "kes",
+        "krw",
+        "kzt",
+        "lkr",
+        "mad",
+        "mxn",
+        "myr",
+        "ngn",
+        "nok",
+        "nzd",
+        "pen",
+        "php",
+        "pkr",
+        "pln",
+        "qar",
+        "ron",
+        "rub",
+        "sar",
+        "sek",
+        "sgd",
+        "thb",
+        "try",
+        "twd",
+        "uah",
+        "usd",
+        "vnd",
+        "zar",
+    ]
 )
 SIGNS = {"$": "usd", "€": "eur", "£": "gbp"}
 
@@ -42,7 +95,7 @@ def parse_amount(word: str, scale: int = 1) -> int:
     Raises `ValueError` with what was expected.
     """
     match = _AMOUNT.fullmatch(word)
-    if match is None or len(word) > 40:
+    if match is None or len(word) > _LONGEST_WORD:
         msg = "expected an amount such as 500, 10_000, 120k or 1.5M"
         raise ValueError(msg)
     whole, fraction, suffix = match.groups()
@@ -61,7 +114,7 @@ def parse_amount(word: str, scale: int = 1) -> int:
 
 def format_amount(amount: int) -> str:
     """Print an amount in its canonical form: 500, 15k, 1500k, 2M."""
-    if amount < 10_000:
+    if amount < _PLAIN:
         return str(amount)
     for suffix in ("B", "M", "k"):
         if amount % _SUFFIX[suffix] == 0:
@@ -128,7 +181,7 @@ def format_wait(us: int) -> str:
     total_s = -(-us // SECOND)
     hours, rest = divmod(total_s, 3600)
     minutes, secs = divmod(rest, 60)
-    if hours >= 48:
+    if hours >= _DAYS_FROM_H:
         return f"{hours // 24} d {hours % 24} h"
     if hours:
         return f"{hours} h {minutes} min"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -29,10 +30,8 @@ class ThreadSeat:
     def wake(self, waiter: Waiter) -> bool:
         """Tell the thread; False when it has ended."""
         del waiter
-        try:
+        with contextlib.suppress(RuntimeError):  # told twice before it looked
             self._lock.release()
-        except RuntimeError:  # told twice before it looked: once is enough
-            pass
         return self._thread.is_alive()
 
     def park(self, desk: Desk, waiter: Waiter) -> None:

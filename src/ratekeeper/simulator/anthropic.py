@@ -110,9 +110,7 @@ class Anthropic:
         """Return the key of `x-api-key`, or of a bearer."""
         return headers.get("x-api-key", "").strip() or bearer(headers)
 
-    def read(
-        self, endpoint: Endpoint, body: bytes, headers: Mapping[str, str]
-    ) -> Call:
+    def read(self, endpoint: Endpoint, body: bytes, headers: Mapping[str, str]) -> Call:
         """Read a request; raises `BadRequest`."""
         if "anthropic-version" not in headers:
             message = "anthropic-version: header is required"
@@ -237,7 +235,9 @@ class Anthropic:
         """Write the error event of a stream that has begun with 200."""
         return _event("error", {"error": _error(problem)})
 
-    def failure(self, problem: Problem, standing: Sequence[Standing], now: int) -> Reply:
+    def failure(
+        self, problem: Problem, standing: Sequence[Standing], now: int
+    ) -> Reply:
         """Write an error response."""
         status = problem.status or _WORDINGS[_worded(problem.trouble)][0]
         headers: Headers = [("content-type", "application/json")]
@@ -261,7 +261,7 @@ class Anthropic:
         ]
 
 
-def _required(request: dict[str, Any], name: str, kind: type) -> Any:  # noqa: ANN401
+def _required(request: dict[str, Any], name: str, kind: type) -> Any:
     value = request.get(name)
     if value is None:
         message = f"{name}: Field required"

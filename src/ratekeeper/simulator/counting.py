@@ -8,10 +8,13 @@ underestimated threefold at admission. It refuses to know any real vocabulary.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import msgspec
+
+if TYPE_CHECKING:
+    import random
 
 BYTES_PER_TOKEN = 4
 PER_MESSAGE = 3  # the frame OpenAI's cookbook gives for every chat message
@@ -19,10 +22,47 @@ PRIMING = 3  # and for the reply's own opening
 IMAGE = 85  # one low-detail image, as OpenAI counts it
 
 # Words of three letters: with the space after them exactly one token each.
-_WORDS = tuple(
-    "the and for you all can her was one our out day had has his how man new now old "
-    "see two way who boy did its let put say she too use dad mom sea sky sun far low"
-    "".split()
+_WORDS = (
+    "the",
+    "and",
+    "for",
+    "you",
+    "all",
+    "can",
+    "her",
+    "was",
+    "one",
+    "our",
+    "out",
+    "day",
+    "had",
+    "has",
+    "his",
+    "how",
+    "man",
+    "new",
+    "now",
+    "old",
+    "see",
+    "two",
+    "way",
+    "who",
+    "boy",
+    "did",
+    "its",
+    "let",
+    "put",
+    "say",
+    "she",
+    "too",
+    "use",
+    "dad",
+    "mom",
+    "sea",
+    "sky",
+    "sun",
+    "far",
+    "low",
 )
 
 

@@ -9,7 +9,6 @@ request number and from rates. A cue decides nothing about limits.
 from __future__ import annotations
 
 import dataclasses
-import random
 from typing import TYPE_CHECKING, Self
 
 from ratekeeper.errors import ConfigError
@@ -17,6 +16,7 @@ from ratekeeper.simulator.dialect import Trouble
 from ratekeeper.simulator.rules import SECOND_US
 
 if TYPE_CHECKING:
+    import random
     from collections.abc import Mapping
 
 _LONGEST_TEXT = 400

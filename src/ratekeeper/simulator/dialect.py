@@ -130,7 +130,7 @@ class Event:
     tokens: int
 
 
-class BadRequest(Exception):  # noqa: N818 - the provider's own name for it
+class BadRequest(Exception):
     """The request does not make sense; `param` is the field at fault."""
 
     def __init__(self, message: str, *, param: str | None = None) -> None:
@@ -153,9 +153,7 @@ class Dialect(Protocol):
     def key(self, headers: Mapping[str, str]) -> str:
         """Return the API key a request carries, or nothing."""
 
-    def read(
-        self, endpoint: Endpoint, body: bytes, headers: Mapping[str, str]
-    ) -> Call:
+    def read(self, endpoint: Endpoint, body: bytes, headers: Mapping[str, str]) -> Call:
         """Read a request; raises `BadRequest`."""
 
     def costs(self, call: Call) -> dict[str, int]:
@@ -179,7 +177,9 @@ class Dialect(Protocol):
     def stream_error(self, call: Call, problem: Problem) -> bytes:
         """Write an error into a stream that has begun with 200."""
 
-    def failure(self, problem: Problem, standing: Sequence[Standing], now: int) -> Reply:
+    def failure(
+        self, problem: Problem, standing: Sequence[Standing], now: int
+    ) -> Reply:
         """Write an error response."""
 
 

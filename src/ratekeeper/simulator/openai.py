@@ -236,7 +236,9 @@ class OpenAI:
             return openai_responses.failed(call, problem, error)
         return _data({"error": error})
 
-    def failure(self, problem: Problem, standing: Sequence[Standing], now: int) -> Reply:
+    def failure(
+        self, problem: Problem, standing: Sequence[Standing], now: int
+    ) -> Reply:
         """Write an error response; limits stand in the headers of a throttled one."""
         wording = self.wordings.get(problem.trouble)
         status = problem.status or (429 if wording is None else wording.status)
@@ -262,7 +264,9 @@ class OpenAI:
         wording = self.wordings.get(problem.trouble)
         if wording is None:  # throttled on cue, without a limit behind it
             wait = go_duration(problem.wait_us or 0)
-            text = f"Rate limit reached for {problem.model}. Please try again in {wait}."
+            text = (
+                f"Rate limit reached for {problem.model}. Please try again in {wait}."
+            )
             wording = Wording(429, "requests", "rate_limit_exceeded", text)
         text = problem.message or wording.text.replace("{key}", "sk-…")
         return {
@@ -331,9 +335,13 @@ def _read_chat(endpoint: Endpoint, model: str, request: dict[str, Any]) -> Call:
     truth, estimate = counting.count_prompt(
         prompt, {name: request.get(name) for name in names}
     )
-    bounds = ("max_output_tokens",) if responses else (
-        "max_completion_tokens",
-        "max_tokens",
+    bounds = (
+        ("max_output_tokens",)
+        if responses
+        else (
+            "max_completion_tokens",
+            "max_tokens",
+        )
     )
     asked = [n for n in (read_count(request, name) for name in bounds) if n is not None]
     stream = request.get("stream")
@@ -345,7 +353,8 @@ def _read_chat(endpoint: Endpoint, model: str, request: dict[str, Any]) -> Call:
         endpoint=endpoint,
         model=model,
         stream=bool(stream),
-        include_usage=isinstance(options, dict) and options.get("include_usage") is True,
+        include_usage=isinstance(options, dict)
+        and options.get("include_usage") is True,
         input_tokens=truth,
         estimate=estimate,
         max_output=asked[0] if asked else None,
@@ -404,7 +413,7 @@ def _usage(call: Call, answer: Answer) -> dict[str, Any]:
 
 
 def _completion(call: Call, answer: Answer) -> dict[str, Any]:
-    message = {
+    message: dict[str, Any] = {
         "role": "assistant",
         "content": "".join(answer.words),
         "refusal": None,

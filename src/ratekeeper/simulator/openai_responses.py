@@ -84,9 +84,7 @@ def _part(text: str) -> dict[str, Any]:
     return {"type": "output_text", "text": text, "annotations": []}
 
 
-def _events(
-    call: Call, answer: Answer
-) -> Iterator[tuple[str, dict[str, Any], int]]:
+def _events(call: Call, answer: Answer) -> Iterator[tuple[str, dict[str, Any], int]]:
     opening = _frame(call, answer.request_id, answer.created, "in_progress")
     text = "".join(answer.words)
     done = answer.tokens

@@ -66,7 +66,7 @@ class TokenBucket:
     It may go below zero: what a call used beyond its reservation is debt.
     """
 
-    def __init__(  # noqa: PLR0913 - one argument a fact of the rule
+    def __init__(
         self,
         amount: int,
         window_us: int = MINUTE_US,
@@ -149,7 +149,7 @@ class QuantizedBucket(TokenBucket):
     The bucket holds what flows in during one `quantum_us`, and never less than one.
     """
 
-    def __init__(  # noqa: PLR0913 - one argument a fact of the rule
+    def __init__(
         self,
         amount: int,
         window_us: int = MINUTE_US,
@@ -181,7 +181,7 @@ class SlidingLog:
     are merged at the later one's time: bounded, and on the strict side.
     """
 
-    def __init__(  # noqa: PLR0913 - one argument a fact of the rule
+    def __init__(
         self,
         amount: int,
         window_us: int = MINUTE_US,
@@ -278,7 +278,7 @@ class FixedWindow:
     an overrun counts where it is learned.
     """
 
-    def __init__(  # noqa: PLR0913 - one argument a fact of the rule
+    def __init__(
         self,
         amount: int,
         window_us: int = MINUTE_US,

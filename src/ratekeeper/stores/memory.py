@@ -171,7 +171,7 @@ class MemoryStore:
         """Undo a grant whose call was never sent."""
         with self._lock:
             now = self._now()
-            for meter, cost in zip(meters, costs):
+            for meter, cost in zip(meters, costs, strict=True):
                 meter.back(cost, taken_us, now)
             told = self._advance(meters, now)
         self._tell(told)
@@ -351,7 +351,8 @@ _STORES: weakref.WeakSet[MemoryStore] = weakref.WeakSet()
 
 
 def _after_fork() -> None:
-    if any([store._start_anew() for store in list(_STORES)]):
+    used = [store._start_anew() for store in list(_STORES)]  # noqa: SLF001 - its own
+    if any(used):
         warnings.warn(
             "this process was forked: its memory limits start empty and are its own, "
             "so parent and child together may pass them; share a store instead",

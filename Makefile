@@ -1,0 +1,52 @@
+# Ratekeeper's front door. `make demo` and `make test` need python3 (3.11 or later),
+# make and CA certificates; everything else they set up themselves, in .venv.
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: help demo test quick check lint types imports coverage fix lock clean run dev
+
+help: ## say what there is
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1 \t\2/' | expand -t 24
+
+run:
+	@$(PYTHON) tools/house.py requirements/run.txt
+
+dev:
+	@$(PYTHON) tools/house.py requirements/dev.txt
+
+demo: run ## the 2 a.m. story, without and with Ratekeeper, against a simulated provider
+	@$(BIN)/ratekeeper demo
+
+test: dev ## every test
+	$(BIN)/python -m pytest -n 2
+
+quick: dev ## the tests that need no real time
+	$(BIN)/python -m pytest -n 2 -m "not slow"
+
+check: lint types imports test coverage ## all that CI runs
+
+lint: dev ## ruff
+	$(BIN)/ruff check .
+
+types: dev ## mypy --strict
+	$(BIN)/mypy
+
+imports: dev ## who may import whom (import-linter)
+	$(BIN)/lint-imports
+
+coverage: dev ## branch coverage of the pure floors: 100 % or red
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest -q -p no:randomly tests/core tests/providers
+	$(BIN)/coverage combine -q
+	$(BIN)/coverage report --include='src/ratekeeper/core/*,src/ratekeeper/providers/*' --fail-under=100
+
+fix: dev ## format, and mend what ruff can mend
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lock: dev ## refresh the locks in requirements/
+	$(BIN)/python tools/lock.py
+
+clean: ## forget the environment and every cache
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,1 @@
+"""Inside the user's process: transports for the SDKs, and the plain client."""

@@ -1,0 +1,1 @@
+"""What is known about AI APIs: pure knowledge, as data where it can be data."""

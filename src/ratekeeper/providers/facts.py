@@ -1,0 +1,123 @@
+"""The words in which provider knowledge is told to the floors above.
+
+A provider reads bytes and headers and answers in these types; it never waits, sends or
+remembers. Amounts are whole numbers, times are integer microseconds.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from enum import StrEnum
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+class Endpoint(StrEnum):
+    """What a request asks for, as far as limits are concerned."""
+
+    CHAT = "chat"
+    RESPONSES = "responses"
+    EMBEDDINGS = "embeddings"
+    MESSAGES = "messages"
+    COUNT_TOKENS = "count_tokens"
+    OTHER = "other"  # counts as a request and takes no tokens
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class RequestFacts:
+    """What a request will take, before it is sent.
+
+    `input_tokens` is an upper estimate; `max_output` is the bound the caller set, None
+    where none was set; `choices` is `n`.
+    """
+
+    endpoint: Endpoint
+    model: str = ""
+    stream: bool = False
+    input_tokens: int = 0
+    max_output: int | None = None
+    choices: int = 1
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Costs:
+    """What a request takes from each unit, when it is sent.
+
+    `charged` is what the provider itself counts at admission. `reserved` is at least
+    that: what the call may come to, held as a precaution until it is settled. A caller
+    reserves no more than a limit holds, but never less than is charged.
+    """
+
+    charged: Mapping[str, int]
+    reserved: Mapping[str, int]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """What an answer says was used. Input includes cached tokens; output, reasoning."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cache_read_tokens: int = 0
+    cache_write_tokens: int = 0
+    reasoning_tokens: int = 0
+
+
+class Kind(StrEnum):
+    """What an error answer means for whoever sent the call."""
+
+    THROTTLED = "throttled"  # a limit: wait, then try again
+    RAMP = "ramp"  # too steep a rise: wait, and rise more slowly
+    STOPPED = "stopped"  # a day's or a plan's allowance is gone: wait long
+    OVERLOADED = "overloaded"  # the provider's own trouble: back off, shrink nothing
+    BILLING = "billing"  # credit or spend cap: nobody waits for that
+    IMPOSSIBLE = "impossible"  # larger than a limit: no wait would help
+    UNAUTHORIZED = "unauthorized"
+    FORBIDDEN = "forbidden"
+    TRANSIENT = "transient"  # 408, 409, 5xx: may be tried again
+    REJECTED = "rejected"  # the request itself is wrong: the same again fails again
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """An error answer, read: what it means, which limit it names and for how long.
+
+    `retry_after_us` is the provider's own hint, None where it gave none or an absurd
+    one. `unit` and `window_us` name the limit, None where the answer does not.
+    `retry` says whether the same call may be sent again.
+    """
+
+    kind: Kind
+    retry: bool
+    retry_after_us: int | None = None
+    unit: str | None = None
+    window_us: int | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """One limit as an answer's headers show it; None where they do not say."""
+
+    unit: str
+    window_us: int | None = None
+    limit: int | None = None
+    remaining: int | None = None
+    full_after_us: int | None = None  # until the limit is whole again
+
+
+class Meter(Protocol):
+    """Reads the usage out of an answer as it passes, byte by byte, keeping little."""
+
+    def feed(self, data: bytes) -> None:
+        """Look at bytes of the (decoded) body; never fails, whatever they are."""
+
+    def usage(self) -> Usage | None:
+        """Return what the answer said it used, so far; None where it has not."""
+
+    def flowed(self) -> int:
+        """Return an estimate of the output tokens seen so far, 0 if none."""
+
+    def failure(self) -> Verdict | None:
+        """Return the error that came inside a 200 answer, None where none did."""
