@@ -10,13 +10,13 @@ in `requirements/pip.txt`. Does nothing when the lock has not changed since.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
+import urllib.parse
 import urllib.request
 import venv
 from pathlib import Path
@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parent.parent
 HOME = ROOT / ".venv"
 PYTHON = HOME / "bin" / "python"
 PIP_LOCK = ROOT / "requirements" / "pip.txt"
-RELEASE = "https://pypi.org/pypi/pip/{version}/json"
+INDEX = "https://pypi.org/simple/pip/"
 WAIT_S = 60
 
 
@@ -71,7 +71,7 @@ def _make() -> None:
         venv.create(HOME, with_pip=False, symlinks=True)
         with tempfile.TemporaryDirectory() as folder:
             wheel = _fetch_pip(Path(folder))
-            _run(str(wheel / "pip"), "install", "--no-index", str(wheel))
+            _run(str(wheel / "pip"), "install", "-qq", "--no-index", str(wheel))
     else:
         venv.create(HOME, with_pip=True, symlinks=True)
 
@@ -83,15 +83,15 @@ def _fetch_pip(folder: Path) -> Path:
     known = set(re.findall(r"--hash=sha256:([0-9a-f]{64})", lock))
     assert version is not None
     print(f"no ensurepip here: fetching pip {version[1]} from PyPI", flush=True)
-    page = json.loads(_get(RELEASE.format(version=version[1])))
-    for file in page["urls"]:
-        if file["filename"].endswith(".whl") and file["digests"]["sha256"] in known:
-            data = _get(file["url"])
+    links = re.findall(r'href="([^"]+\.whl)(?:#[^"]*)?"', _get(INDEX).decode())
+    wheel = folder / f"pip-{version[1]}-py3-none-any.whl"
+    for link in links:
+        if link.endswith(f"/{wheel.name}") or link == wheel.name:
+            data = _get(urllib.parse.urljoin(INDEX, link))
             if hashlib.sha256(data).hexdigest() in known:
-                wheel = folder / str(file["filename"])
                 wheel.write_bytes(data)
                 return wheel
-    message = f"PyPI has no pip {version[1]} with a hash of {PIP_LOCK.name}"
+    message = f"PyPI has no {wheel.name} with a hash of {PIP_LOCK.name}"
     raise SystemExit(message)
 
 
