@@ -99,7 +99,10 @@ class Anthropic:
     name = "anthropic"
     base_path = ""
     key_variable = "ANTHROPIC_API_KEY"
+    units: Sequence[str] = ("requests", "input_tokens", "output_tokens", "tokens")
+    usual_limits: Sequence[str] = ("1000 rpm", "2M itpm", "400k otpm")
     settles = True
+    debits = True
     refunded: Sequence[str] = ("input_tokens", "tokens")
 
     def route(self, method: str, path: str) -> Endpoint | None:

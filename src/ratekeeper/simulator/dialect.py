@@ -144,7 +144,10 @@ class Dialect(Protocol):
     name: str
     base_path: str  # what an SDK's base URL has after the host
     key_variable: str
+    units: Sequence[str]  # what it can count
+    usual_limits: Sequence[str]  # what it enforces if nobody says
     settles: bool  # whether true usage changes what was counted at admission
+    debits: bool  # whether output counts while it is generated, not at the end
     refunded: Sequence[str]  # units whose unused cost comes back
 
     def route(self, method: str, path: str) -> Endpoint | None:
@@ -164,6 +167,9 @@ class Dialect(Protocol):
 
     def limit_headers(self, standing: Sequence[Standing], now: int) -> Headers:
         """Write how the limits stand."""
+
+    def id_headers(self, request_id: str) -> Headers:
+        """Name the request, as every response does."""
 
     def answer(self, call: Call, answer: Answer) -> bytes:
         """Write a whole answer."""

@@ -45,6 +45,7 @@ class DeepSeek(OpenAI):
     name = "deepseek"
     base_path = ""
     key_variable = "DEEPSEEK_API_KEY"
+    usual_limits = ("1000 rpm", "200k tpm", "100 concurrent")
     wordings = {  # noqa: RUF012 - a table, never changed
         **WORDINGS,
         Trouble.UNAUTHORIZED: Wording(
@@ -98,6 +99,7 @@ class HolySheep(OpenAI):
 
     name = "holysheep"
     key_variable = "HOLYSHEEP_API_KEY"
+    usual_limits = ("1000 rpm", "200k tpm", "10M tpd")
     settles = True
 
     def limit_headers(self, standing: Sequence[Standing], now: int) -> Headers:

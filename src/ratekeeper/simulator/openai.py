@@ -132,7 +132,10 @@ class OpenAI:
     name = "openai"
     base_path = "/v1"
     key_variable = "OPENAI_API_KEY"
+    units: Sequence[str] = ("requests", "tokens")
+    usual_limits: Sequence[str] = ("500 rpm", "120k tpm")
     settles = False
+    debits = False
     refunded: Sequence[str] = ()
     wordings: Mapping[Trouble, Wording] = WORDINGS
 

@@ -49,6 +49,12 @@ class Stats:
         )
         self._keys: dict[str, collections.Counter[str]] = {}
 
+    def renewed(self, now: int) -> Stats:
+        """Return counts from zero, except of what is open now."""
+        fresh = Stats(now)
+        fresh.in_flight = fresh.worst_in_flight = self.in_flight
+        return fresh
+
     def arrived(self, now: int) -> int:
         """Count a request; return its number, from 1."""
         self.requests += 1
@@ -111,6 +117,6 @@ class Stats:
             "connections": self.connections,
             "client_closed": self.client_closed,
             "cut": self.cut,
-            "by_key": {key: dict(counts) for key, counts in self._keys.items()},
+            "by_key": {key: dict(counts) for key, counts in list(self._keys.items())},
             "arrivals_us": list(self._arrivals),
         }
