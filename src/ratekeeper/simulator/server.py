@@ -1,14 +1,13 @@
 """Simulator: a provider that really enforces, served over HTTP.
 
-It joins a dialect (words), an enforcer (limits), bans and cues (faults) into one ASGI
-app, and counts what it saw. All keys share one account, as they do at a provider. It
-never asks Ratekeeper's own algorithms: whoever is tested here is checked by other code.
+It joins a dialect (words), an account (limits, bans, figures) and cues (faults) into
+one ASGI app. It never asks Ratekeeper's own algorithms: whoever is tested here is
+checked by other code.
 """
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import logging
 import random
 import socket
@@ -19,19 +18,12 @@ import msgspec
 
 from ratekeeper.errors import ConfigError
 from ratekeeper.runtime.clock import MonotonicClock
-from ratekeeper.simulator import counting
+from ratekeeper.simulator.account import Account
 from ratekeeper.simulator.bans import Bans
-from ratekeeper.simulator.cues import MOST_OUTPUT, NO_CUE, Cue, FaultPlan
-from ratekeeper.simulator.dialect import (
-    Answer,
-    BadRequest,
-    Call,
-    Endpoint,
-    Problem,
-    Trouble,
-)
+from ratekeeper.simulator.cues import NO_CUE, Cue, FaultPlan
+from ratekeeper.simulator.dialect import BadRequest, Call, Problem, Trouble
 from ratekeeper.simulator.dialects import find_dialect
-from ratekeeper.simulator.enforcer import Admitted, Enforcement, Enforcer, Refused
+from ratekeeper.simulator.enforcer import Enforcement, Enforcer
 from ratekeeper.simulator.exchange import (
     TRANSPORT,
     BodyTooLarge,
@@ -39,7 +31,7 @@ from ratekeeper.simulator.exchange import (
     Exchange,
 )
 from ratekeeper.simulator.rules import SECOND_US
-from ratekeeper.simulator.stats import Stats
+from ratekeeper.simulator.turn import Pace, Turn, refuse
 
 if TYPE_CHECKING:
     import asyncio
@@ -53,12 +45,8 @@ if TYPE_CHECKING:
 
 MOST_BODY = 8 * 1024 * 1024  # of one request; real ones are below 1 MiB
 _MOST_CONNECTIONS = 10_000
+_BACKLOG = 2048  # connections that wait to be accepted
 _KEEP_ALIVE_S = 75  # as the front ends of real providers
-_USUAL_OUTPUT = (20, 120)  # tokens of an answer nobody asked a length for
-_HINT_US = SECOND_US  # of a 429 on cue that names no wait
-_WITHOUT_WORDS = {Endpoint.EMBEDDINGS, Endpoint.MODELS, Endpoint.COUNT_TOKENS}
-_THROTTLED = 429
-_SERVER_FAULT = 500
 
 
 class Simulator:
@@ -88,46 +76,39 @@ class Simulator:
         clock: Clock | None = None,
     ) -> None:
         self.dialect = find_dialect(provider)
-        self.limits = tuple(limits) or self.dialect.usual_limits
-        self.enforcer = Enforcer.from_limits(
-            self.limits,
-            enforce=enforce,
-            refunds=self.dialect.refunded if refunds is None else refunds,
+        self.limits = tuple(limits) or tuple(self.dialect.usual_limits)
+        self._pace = Pace(
+            latency_us=_pause_us("latency", latency_s),
+            jitter_us=_pause_us("jitter", jitter_s),
         )
-        self._check_units()
-        self._settles = self.dialect.settles or bool(refunds)
-        self._latency_us = _pause_us("latency", latency_s)
-        self._jitter_us = _pause_us("jitter", jitter_s)
         self._keys = None if keys is None else frozenset(keys)
         self._faults = faults or FaultPlan()
-        self._bans = Bans(ban_after, round(ban_s * SECOND_US))
         self._most_body = most_body
-        self._source = random.Random(seed)
-        self._clock = clock or MonotonicClock()
-        self._stats = Stats(self._clock.now_us())
+        self._account = Account(
+            self.dialect,
+            Enforcer.from_limits(
+                self.limits,
+                enforce=enforce,
+                refunds=self.dialect.refunded if refunds is None else refunds,
+            ),
+            Bans(ban_after, round(ban_s * SECOND_US)),
+            settles=self.dialect.settles or bool(refunds),
+            source=random.Random(seed),
+            clock=clock or MonotonicClock(),
+        )
 
     @property
     def stats(self) -> dict[str, Any]:
         """What it has seen, as `/_stats` shows it."""
-        return self._stats.as_json(self._clock.now_us())
+        return self._account.stats.as_json(self._account.now_us())
 
     def reset_stats(self) -> None:
         """Count anew; limits and bans stay as they are."""
-        self._stats = self._stats.renewed(self._clock.now_us())
+        self._account.stats = self._account.stats.renewed(self._account.now_us())
 
     def connected(self) -> None:
         """Count a connection: the server says so, an ASGI app cannot see it."""
-        self._stats.connections += 1
-
-    def _check_units(self) -> None:
-        known = {*self.dialect.units, "concurrent"}
-        for rule in self.enforcer.rules:
-            if rule.unit not in known:
-                message = (
-                    f"limit '{rule.name}': {self.dialect.name} does not count "
-                    f"{rule.unit}; expected one of {', '.join(sorted(known))}"
-                )
-                raise ConfigError(message)
+        self._account.stats.connections += 1
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, as ASGI has it."""
@@ -140,7 +121,7 @@ class Simulator:
             else:
                 await self._serve(exchange)
         except ClientGone:
-            self._stats.client_closed += 1
+            self._account.stats.client_closed += 1
         finally:
             exchange.close()
 
@@ -160,42 +141,40 @@ class Simulator:
 
     async def _serve(self, exchange: Exchange) -> None:
         """Read a call, admit or refuse it, and answer."""
-        number = self._stats.arrived(self._clock.now_us())
-        request_id = f"{self._source.getrandbits(96):024x}"
-        try:
-            cue = self._cue(exchange, number)
-        except ConfigError as error:
-            cue = NO_CUE
-            read: Call | Problem = Problem(
-                trouble=Trouble.BAD_REQUEST, message=str(error)
-            )
-        else:
-            read = await self._read(exchange)
+        account = self._account
+        number = account.stats.arrived(account.now_us())
+        request_id = f"{account.source.getrandbits(96):024x}"
+        cue = self._cue(exchange, number)
+        if isinstance(cue, Problem):
+            await refuse(exchange, account, cue, NO_CUE, request_id)
+            return
+        call = await self._read(exchange)
         if cue.drop:
-            self._stats.cut += 1
+            account.stats.cut += 1
             await exchange.hang_up()
             return
-        if isinstance(read, Problem):
-            await self._refuse(exchange, read, cue, request_id)
+        verdict = call if isinstance(call, Problem) else account.judge(call, cue)
+        if isinstance(call, Problem) or isinstance(verdict, Problem):
+            assert isinstance(verdict, Problem)
+            await refuse(exchange, account, verdict, cue, request_id)
             return
-        verdict = self._judge(read, cue)
-        if isinstance(verdict, Problem):
-            await self._refuse(exchange, verdict, cue, request_id)
-            return
-        turn = _Turn(self, exchange, read, cue, request_id, verdict)
-        self._stats.entered()
+        turn = Turn(
+            exchange, account, call, cue, request_id=request_id, pace=self._pace
+        )
         try:
-            await turn.play()
+            await turn.play(verdict)
         finally:
-            self._stats.left()
-            self.enforcer.release(verdict)
+            account.left(verdict)
 
-    def _cue(self, exchange: Exchange, number: int) -> Cue:
+    def _cue(self, exchange: Exchange, number: int) -> Cue | Problem:
         """Find out what shall go wrong: a request's own word wins over the plan."""
         text = exchange.headers.get("x-simulate")
-        if text is not None:
+        if text is None:
+            return self._faults.cue(number, self._account.source)
+        try:
             return Cue.parse(text)
-        return self._faults.cue(number, self._source)
+        except ConfigError as error:
+            return Problem(trouble=Trouble.BAD_REQUEST, message=str(error))
 
     async def _read(self, exchange: Exchange) -> Call | Problem:
         """Read the call out of a request, or say what is wrong with it."""
@@ -214,229 +193,6 @@ class Simulator:
             return Problem(
                 trouble=Trouble.BAD_REQUEST, message=str(error), param=error.param
             )
-
-    def _judge(self, call: Call, cue: Cue) -> Admitted | Problem:
-        """Admit a call or say why not. Faults of 5xx count it first, others do not."""
-        now = self._clock.now_us()
-        banned_us = self._bans.wait_us(now)
-        if banned_us:
-            self._stats.banned += 1
-            problem = Problem(
-                trouble=Trouble.BANNED, model=call.model, wait_us=banned_us
-            )
-            return self._in_vain(call, problem, now)
-        trouble = cue.trouble
-        if trouble is not None and (cue.status or 0) < _SERVER_FAULT:
-            return self._in_vain(call, _on_cue(trouble, cue, call), now)
-        costs = self.dialect.costs(call)
-        verdict = self.enforcer.admit(costs, now)
-        if isinstance(verdict, Refused):
-            problem = Problem(
-                trouble=Trouble.TOO_LARGE if verdict.never else Trouble.THROTTLED,
-                model=call.model,
-                refused=verdict,
-                wait_us=verdict.wait_us,
-            )
-            self._stats.refused_by_limit[verdict.rule.name] += 1
-            return self._in_vain(call, problem, now)
-        if costs:
-            self._stats.admit(now, costs.get("tokens", 0))
-        return verdict
-
-    def _in_vain(self, call: Call, problem: Problem, now: int) -> Problem:
-        """Count a refused call, which may bring a ban."""
-        self._stats.tokens_in_vain += call.input_tokens
-        counted = {Trouble.THROTTLED, Trouble.TOO_LARGE, Trouble.SLOW_DOWN}
-        if problem.trouble in counted and self._bans.refused(now):
-            self._stats.bans += 1
-        return problem
-
-    async def _refuse(
-        self, exchange: Exchange, problem: Problem, cue: Cue, request_id: str
-    ) -> None:
-        """Send an error."""
-        await exchange.pause(cue.latency_us or 0)
-        now = self._clock.now_us()
-        standing = [] if cue.no_headers else self.enforcer.standing(now)
-        problem = dataclasses.replace(
-            problem,
-            request_id=request_id,
-            wait_us=None if cue.no_headers else problem.wait_us,
-        )
-        reply = self.dialect.failure(problem, standing, now)
-        self._stats.answered(reply.status, self.dialect.key(exchange.headers))
-        headers = reply.headers
-        if problem.trouble is Trouble.BODY_TOO_LARGE:
-            headers = [*headers, ("connection", "close")]
-        await exchange.reply(reply.status, headers, reply.body)
-
-
-class _Turn:
-    """One admitted call, from its latency to the last byte of its answer."""
-
-    def __init__(
-        self,
-        simulator: Simulator,
-        exchange: Exchange,
-        call: Call,
-        cue: Cue,
-        request_id: str,
-        admitted: Admitted,
-    ) -> None:
-        self._simulator = simulator
-        self._exchange = exchange
-        self._call = call
-        self._cue = cue
-        self._request_id = request_id
-        self._admitted = admitted
-        self._generated = 0  # output tokens so far
-
-    async def play(self) -> None:
-        """Wait, then answer or fail."""
-        simulator, cue, call = self._simulator, self._cue, self._call
-        trouble = cue.trouble
-        if trouble is not None:
-            problem = _on_cue(trouble, cue, call)
-            await simulator._refuse(  # noqa: SLF001 - a turn is part of its simulator
-                self._exchange, problem, cue, self._request_id
-            )
-            return
-        answer = self._answer()
-        try:
-            if call.stream:
-                await self._stream(answer)
-            else:
-                await self._whole(answer)
-        finally:
-            self._settle()
-
-    def _settle(self) -> None:
-        """True the limits up to what was used, and count what was served."""
-        simulator, call = self._simulator, self._call
-        self._debit()
-        if call.endpoint not in {Endpoint.MODELS, Endpoint.COUNT_TOKENS}:
-            simulator._stats.served(call.input_tokens, self._generated)  # noqa: SLF001
-
-    def _debit(self) -> None:
-        simulator, call = self._simulator, self._call
-        if simulator._settles and simulator.dialect.costs(call):  # noqa: SLF001
-            used = simulator.dialect.used(call, self._generated)
-            now = simulator._clock.now_us()  # noqa: SLF001
-            simulator.enforcer.settle(self._admitted, used, now)
-
-    def _answer(self) -> Answer:
-        """Think of an answer."""
-        simulator, cue, call = self._simulator, self._cue, self._call
-        source = simulator._source  # noqa: SLF001
-        wanted = source.randint(*_USUAL_OUTPUT) if cue.output is None else cue.output
-        if call.endpoint in _WITHOUT_WORDS:
-            wanted = 0
-        most = MOST_OUTPUT if call.max_output is None else call.max_output
-        return Answer(
-            request_id=self._request_id,
-            created=simulator._clock.now_us() // SECOND_US,  # noqa: SLF001
-            words=counting.words(min(wanted, most), source),
-            truncated=wanted > most,
-            with_usage=not cue.no_usage,
-            cached_tokens=cue.cached or 0,
-        )
-
-    async def _wait(self) -> None:
-        """Take the time an answer takes, sending signs of life where asked to."""
-        simulator, cue = self._simulator, self._cue
-        wait_us = cue.latency_us
-        if wait_us is None:
-            jitter = simulator._source.random() * simulator._jitter_us  # noqa: SLF001
-            wait_us = simulator._latency_us + round(jitter)  # noqa: SLF001
-        if not cue.keep_alive:
-            await self._exchange.pause(wait_us)
-            return
-        sign = simulator.dialect.keep_alive(stream=self._call.stream)
-        for _ in range(cue.keep_alive):
-            await self._exchange.piece(sign)
-            await self._exchange.pause(wait_us // cue.keep_alive)
-
-    async def _start(self, headers: list[tuple[str, str]]) -> None:
-        """Begin a 200 response with the limits as they stand now."""
-        simulator = self._simulator
-        headers += simulator.dialect.id_headers(self._request_id)
-        if not self._cue.no_headers:
-            now = simulator._clock.now_us()  # noqa: SLF001
-            standing = simulator.enforcer.standing(now)
-            headers += simulator.dialect.limit_headers(standing, now)
-        key = simulator.dialect.key(self._exchange.headers)
-        simulator._stats.answered(200, key)  # noqa: SLF001
-        await self._exchange.start(200, headers)
-
-    async def _whole(self, answer: Answer) -> None:
-        """Send an answer in one piece (or half of it, where it is to be cut)."""
-        exchange, cue = self._exchange, self._cue
-        body = self._simulator.dialect.answer(self._call, answer)
-        headers = [("content-type", "application/json")]
-        if cue.keep_alive:
-            await self._start(headers)
-            await self._wait()
-            self._generated = answer.tokens
-        else:
-            await self._wait()
-            self._generated = answer.tokens
-            self._debit()
-            await self._start([*headers, ("content-length", str(len(body)))])
-        if cue.cut is None:
-            await exchange.finish(body)
-            return
-        await exchange.piece(body[: len(body) // 2])
-        await self._cut()
-
-    async def _stream(self, answer: Answer) -> None:
-        """Send an answer as it is generated."""
-        simulator, exchange, cue = self._simulator, self._exchange, self._cue
-        headers = [
-            ("content-type", "text/event-stream; charset=utf-8"),
-            ("cache-control", "no-cache"),
-        ]
-        if cue.keep_alive:
-            await self._start(headers)
-            await self._wait()
-        else:
-            await self._wait()
-            await self._start(headers)
-        chunks = 0
-        for event in simulator.dialect.stream(self._call, answer):
-            if cue.cut is not None and chunks >= cue.cut:
-                await self._cut()
-                return
-            if cue.error is not None and chunks >= cue.error:
-                trouble = cue.reason or Trouble.OVERLOADED
-                problem = _on_cue(trouble, cue, self._call)
-                problem = dataclasses.replace(problem, request_id=self._request_id)
-                error = simulator.dialect.stream_error(self._call, problem)
-                await exchange.finish(error)
-                return
-            await exchange.piece(event.data)
-            if event.tokens > self._generated:
-                chunks += 1
-                self._generated = event.tokens
-                if simulator.dialect.debits:
-                    self._debit()
-                await exchange.pause(
-                    (cue.pace_us or 0) + ((cue.stall_us or 0) if chunks == 1 else 0)
-                )
-        await exchange.finish()
-
-    async def _cut(self) -> None:
-        self._simulator._stats.cut += 1  # noqa: SLF001
-        await self._exchange.hang_up()
-
-
-def _on_cue(trouble: Trouble, cue: Cue, call: Call) -> Problem:
-    """Write the problem that a cue asks for."""
-    wait_us = cue.retry_after_us
-    if wait_us is None and trouble is Trouble.THROTTLED:
-        wait_us = _HINT_US
-    return Problem(
-        trouble=trouble, status=cue.status, model=call.model, wait_us=wait_us
-    )
 
 
 def _pause_us(name: str, seconds: float) -> int:
@@ -486,7 +242,7 @@ def _listen(host: str, port: int) -> socket.socket:
         why = getattr(error, "strerror", None) or str(error)
         message = f"cannot listen on {host} port {port}: {why}"
         raise ConfigError(message) from error
-    listener.listen(2048)
+    listener.listen(_BACKLOG)
     return listener
 
 
