@@ -21,7 +21,7 @@ from ratekeeper.errors import (
     RatekeeperError,
 )
 
-COMMANDS = ("demo", "simulate")
+COMMANDS = ("simulate",)
 
 FAILED = 1
 BAD_USAGE = 2

@@ -17,7 +17,7 @@ from ratekeeper.simulator.rules import SECOND_US
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 _LONGEST_TEXT = 400
 _LONGEST_S = 3600.0
@@ -107,6 +107,30 @@ class FaultPlan:
             if not 0 <= rate <= 1:
                 message = f"rate {rate!r} of fault '{text}': expected 0 to 1"
                 raise ConfigError(message)
+
+    @classmethod
+    def parse(cls, texts: Iterable[str]) -> Self:
+        """Read faults: `status=529 @ 0.05` by rate, `cut=3 # 7` for the 7th call."""
+        script: dict[int, str] = {}
+        rates: dict[str, float] = {}
+        for text in texts:
+            cue, by_number, number = text.rpartition("#")
+            if by_number and number.strip().isascii() and number.strip().isdigit():
+                script[int(number.strip()[:12])] = cue
+                continue
+            cue, by_rate, rate = text.rpartition("@")
+            try:
+                rates[cue] = float(rate) if by_rate else -1.0
+            except ValueError:
+                rates[cue] = -1.0
+            if not 0 <= rates[cue] <= 1:
+                message = (
+                    f"fault '{text[:80]}': expected a cue and how often it comes, for "
+                    "example 'status=529 @ 0.05' (one in twenty) or 'cut=3 # 7' (the "
+                    "7th call)"
+                )
+                raise ConfigError(message)
+        return cls(script, rates)
 
     def cue(self, number: int, source: random.Random) -> Cue:
         """Return what goes wrong with the call of this number."""

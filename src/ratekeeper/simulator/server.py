@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 MOST_BODY = 8 * 1024 * 1024  # of one request; real ones are below 1 MiB
 _MOST_CONNECTIONS = 10_000
 _BACKLOG = 2048  # connections that wait to be accepted
+_LONGEST_BAN_S = 366 * 86_400.0
 _KEEP_ALIVE_S = 75  # as the front ends of real providers
 
 
@@ -76,22 +77,23 @@ class Simulator:
         clock: Clock | None = None,
     ) -> None:
         self.dialect = find_dialect(provider)
-        self.limits = tuple(limits) or tuple(self.dialect.usual_limits)
         self._pace = Pace(
-            latency_us=_pause_us("latency", latency_s),
-            jitter_us=_pause_us("jitter", jitter_s),
+            latency_us=_microseconds("latency", latency_s),
+            jitter_us=_microseconds("jitter", jitter_s),
         )
         self._keys = None if keys is None else frozenset(keys)
         self._faults = faults or FaultPlan()
         self._most_body = most_body
+        enforcer = Enforcer.from_limits(
+            limits or self.dialect.usual_limits,
+            enforce=enforce,
+            refunds=self.dialect.refunded if refunds is None else refunds,
+        )
+        self.limits = tuple(rule.name for rule in enforcer.rules)
         self._account = Account(
             self.dialect,
-            Enforcer.from_limits(
-                self.limits,
-                enforce=enforce,
-                refunds=self.dialect.refunded if refunds is None else refunds,
-            ),
-            Bans(ban_after, round(ban_s * SECOND_US)),
+            enforcer,
+            Bans(ban_after, _microseconds("ban", ban_s, _LONGEST_BAN_S)),
             settles=self.dialect.settles or bool(refunds),
             source=random.Random(seed),
             clock=clock or MonotonicClock(),
@@ -195,9 +197,9 @@ class Simulator:
             )
 
 
-def _pause_us(name: str, seconds: float) -> int:
-    if not 0 <= seconds <= 3600:  # noqa: PLR2004 - an hour; also refuses NaN
-        message = f"{name} of {seconds} s: expected 0 to 3600"
+def _microseconds(name: str, seconds: float, most: float = 3600.0) -> int:
+    if not 0 <= seconds <= most:  # also refuses NaN
+        message = f"{name} of {seconds} s: expected 0 to {most:g}"
         raise ConfigError(message)
     return round(seconds * SECOND_US)
 
