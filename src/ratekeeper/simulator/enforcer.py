@@ -42,7 +42,11 @@ _MONTH_US = 30 * _DAY_US
 
 
 class Enforcement(StrEnum):
-    """How a provider holds a limit that does not say so itself."""
+    """How a provider holds a limit that does not say so itself.
+
+    Quantized holds requests: 60 a minute as one a second. Tokens stay in a bucket of a
+    minute then, or no call of more than a second's worth could ever pass.
+    """
 
     TOKEN_BUCKET = "token-bucket"
     QUANTIZED = "quantized"
@@ -224,6 +228,8 @@ def rule_of(limit: Limit, *, enforce: Enforcement, refunds: bool = False) -> Rul
             kind = Enforcement.TOKEN_BUCKET
         case _ if limit.resets is not None or limit.window_us >= _DAY_US:
             kind = Enforcement.FIXED_WINDOW
+        case _ if kind is Enforcement.QUANTIZED and limit.unit != "requests":
+            kind = Enforcement.TOKEN_BUCKET
     return _build(limit, kind, refunds=refunds)
 
 
@@ -240,7 +246,15 @@ def _build(limit: Limit, kind: Enforcement, *, refunds: bool) -> Rule:
             name=name,
         )
     if kind is Enforcement.QUANTIZED:
-        return QuantizedBucket(amount, window_us, unit=unit, refunds=refunds, name=name)
+        evenly = limit.algorithm is Algorithm.LEAKY_BUCKET
+        return QuantizedBucket(
+            amount,
+            window_us,
+            unit=unit,
+            quantum_us=1 if evenly else SECOND_US,
+            refunds=refunds,
+            name=name,
+        )
     if kind is Enforcement.SLIDING_LOG:
         return SlidingLog(amount, window_us, unit=unit, refunds=refunds, name=name)
     calendar: EveryDay | EveryPeriod = EveryPeriod(window_us)

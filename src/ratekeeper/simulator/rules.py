@@ -106,7 +106,7 @@ class TokenBucket:
         """When the bucket holds `level`."""
         at = self._fill(now)
         if self._level >= level:
-            return at
+            return now
         at += -(-(level - self._level) // self.amount)
         return at + -at % self._tick_us
 
@@ -217,7 +217,7 @@ class SlidingLog:
         """When a call of this cost is admitted if nothing else arrives."""
         if cost > self.amount:
             return None
-        now = self._forget(now)
+        self._forget(now)
         excess = self._sum + cost - self.amount
         if excess <= 0:
             return now
@@ -312,7 +312,7 @@ class FixedWindow:
         """When a call of this cost is admitted if nothing else arrives."""
         if cost > self.amount:
             return None
-        now = self._turn(now)
+        self._turn(now)
         return now if self._sum + cost <= self.amount else self._end
 
     def take(self, cost: int, now: int) -> Mark:
