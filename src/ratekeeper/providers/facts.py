@@ -14,6 +14,24 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
+class Dialect(StrEnum):
+    """Whose shapes a provider's requests and answers have."""
+
+    OPENAI = "openai"
+    ANTHROPIC = "anthropic"
+
+
+class Counting(StrEnum):
+    """How a provider counts the tokens of a call."""
+
+    GREATER = "greater"  # the greater of max_tokens and the input; never corrected
+    RELAY = (
+        "relay"  # that at first; what the call came to, where it is more, at the end
+    )
+    SUM = "sum"  # input and max_tokens at first; what the call came to, at the end
+    GENERATED = "generated"  # input at first; output as it is generated
+
+
 class Endpoint(StrEnum):
     """What a request asks for, as far as limits are concerned."""
 

@@ -1,0 +1,122 @@
+"""Anthropic's shapes: Messages, its named events, and count_tokens."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ratekeeper.providers import shapes
+from ratekeeper.providers.estimate import (
+    ANY_TOOLS,
+    PER_MESSAGE,
+    PER_TOOL,
+    Prompt,
+    family_of,
+)
+from ratekeeper.providers.facts import Endpoint, RequestFacts, Usage
+
+if TYPE_CHECKING:
+    from ratekeeper.providers.shapes import Glimpse, Json
+
+_PROMPT = ("system", "messages", "tools", "mcp_servers", "output_format")
+_DELTAS = ("text", "thinking", "partial_json")
+
+
+class AnthropicShapes:
+    """Reads what Anthropic's SDK sends and what its API answers."""
+
+    def read_request(
+        self, method: str, path: str, body: bytes, margin: int
+    ) -> RequestFacts:
+        """Read a request; never fails, whatever the bytes."""
+        endpoint = _endpoint(method, path)
+        if endpoint is not Endpoint.MESSAGES:
+            return RequestFacts(endpoint=endpoint)
+        request = shapes.read_object(body)
+        if request is None:
+            return shapes.unreadable(endpoint, body)
+        model = shapes.model_of(request)
+        try:
+            put = _input_tokens(request, model)
+        except RecursionError:
+            return shapes.unreadable(endpoint, body)
+        return RequestFacts(
+            endpoint=endpoint,
+            model=model,
+            stream=request.get("stream") is True,
+            input_tokens=shapes.raised(put, margin),
+            max_output=shapes.count(request, "max_tokens"),
+        )
+
+    def read_event(self, value: Json) -> Glimpse:
+        """Look at one event: usage is cumulative, and comes in two halves."""
+        match value.get("type"):
+            case "message_start":
+                report = shapes.inner(shapes.inner(value, "message"), "usage")
+                report = {k: v for k, v in report.items() if k != "output_tokens"}
+                return shapes.Glimpse(usage=report or None, opening=True)
+            case "content_block_delta":
+                delta = shapes.inner(value, "delta")
+                return shapes.Glimpse(
+                    text=sum(shapes.size(delta.get(name)) for name in _DELTAS)
+                )
+            case "message_delta":
+                return shapes.Glimpse(usage=shapes.inner(value, "usage") or None)
+            case "error":
+                return shapes.Glimpse(error=shapes.inner(value, "error"))
+            case _:
+                return shapes.Glimpse()
+
+    def read_answer(self, value: Json) -> Glimpse:
+        """Look at a whole answer."""
+        if value.get("type") == "error":
+            return shapes.Glimpse(error=shapes.inner(value, "error"))
+        content = value.get("content")
+        return shapes.Glimpse(
+            usage=shapes.inner(value, "usage") or None,
+            text=sum(
+                shapes.size(block.get("text"))
+                for block in (content if isinstance(content, list) else [])
+                if isinstance(block, dict)
+            ),
+        )
+
+    def usage(self, report: Json) -> Usage:
+        """Translate a report: its input is what was not cached, so the rest is added."""
+        read = shapes.count(report, "cache_read_input_tokens") or 0
+        written = shapes.count(report, "cache_creation_input_tokens") or 0
+        details = shapes.inner(report, "output_tokens_details")
+        return Usage(
+            input_tokens=(shapes.count(report, "input_tokens") or 0) + read + written,
+            output_tokens=shapes.count(report, "output_tokens") or 0,
+            cache_read_tokens=read,
+            cache_write_tokens=written,
+            reasoning_tokens=shapes.count(details, "thinking_tokens") or 0,
+        )
+
+    def refusal(self, message: str, code: str, unit: str | None) -> Json:  # noqa: ARG002 - Anthropic names the limit in its text
+        """Write an error body in Anthropic's shape."""
+        error = {"type": code, "message": message}
+        return {"type": "error", "error": error, "request_id": None}
+
+
+def _endpoint(method: str, path: str) -> Endpoint:
+    if method.upper() == "POST":
+        path = shapes.clean_path(path)
+        if path.endswith("/messages"):
+            return Endpoint.MESSAGES
+        if path.endswith("/messages/count_tokens"):
+            return Endpoint.COUNT_TOKENS
+    return Endpoint.OTHER
+
+
+def _input_tokens(request: Json, model: str) -> int:
+    prompt = Prompt()
+    for name in _PROMPT:
+        prompt.add(request.get(name))
+    messages = request.get("messages")
+    frames = 1 + (len(messages) if isinstance(messages, list) else 0)
+    frame = PER_MESSAGE * frames
+    tools = request.get("tools")
+    if isinstance(tools, list) and tools:
+        frame += ANY_TOOLS + PER_TOOL * len(tools)
+    return prompt.tokens(family_of(model)) + frame

@@ -1,0 +1,103 @@
+"""Counting: what a call takes from each unit, by the way its provider counts.
+
+Knows four ways of counting and nothing of bytes. Every answer names all four units, so
+that any limit finds its own. Where nobody knows better, the figure is the larger.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ratekeeper.providers.facts import Costs, Counting, Endpoint
+
+if TYPE_CHECKING:
+    from ratekeeper.providers.facts import RequestFacts, Usage
+
+# Output held for a call that sets no bound of its own. The median answer of chat models
+# is some 300 tokens; three times that covers most, and what is above is charged when
+# the answer ends.
+UNSET_OUTPUT = 1000
+
+_COUNTED = {
+    Endpoint.CHAT,
+    Endpoint.RESPONSES,
+    Endpoint.EMBEDDINGS,
+    Endpoint.MESSAGES,
+}
+
+
+def costs(counting: Counting, facts: RequestFacts) -> Costs:
+    """Say what a call takes when it is sent, and what to reserve for it."""
+    if facts.endpoint not in _COUNTED:
+        one = 0 if facts.endpoint is Endpoint.COUNT_TOKENS else 1
+        nothing = _units(one, 0, 0, 0)
+        return Costs(charged=nothing, reserved=nothing)
+    put = facts.input_tokens
+    most = _most_output(facts)
+    if counting is Counting.GENERATED:
+        return Costs(
+            charged=_units(1, put, put, 0),
+            reserved=_units(1, put + most, put, most),
+        )
+    if counting is Counting.SUM:
+        both = _units(1, put + most, put, most)
+        return Costs(charged=both, reserved=both)
+    greater = _units(1, _greater(facts), put, most)
+    if counting is Counting.GREATER:
+        return Costs(charged=greater, reserved=greater)
+    return Costs(charged=greater, reserved=_units(1, put + most, put, most))
+
+
+def charged(counting: Counting, facts: RequestFacts, usage: Usage) -> dict[str, int]:
+    """Say what a call came to, now that its answer has told."""
+    if facts.endpoint not in _COUNTED:
+        return dict(costs(counting, facts).charged)
+    put, out = usage.input_tokens, usage.output_tokens
+    if counting is Counting.GENERATED:
+        put = max(0, put - usage.cache_read_tokens)
+    tokens = put + out
+    if counting is Counting.GREATER:
+        tokens = _greater(facts)
+    elif counting is Counting.RELAY:
+        tokens = max(tokens, _greater(facts))
+    return _units(1, tokens, put, out)
+
+
+def partial(counting: Counting, facts: RequestFacts, flowed: int) -> dict[str, int]:
+    """Say what a call came to whose answer did not tell, from what has flowed.
+
+    Empty where nothing flowed: the reservation stands.
+    """
+    if flowed <= 0:
+        return {}
+    out = flowed
+    if facts.max_output is not None:
+        out = min(out, facts.max_output * facts.choices)
+    if facts.endpoint not in _COUNTED:
+        return dict(costs(counting, facts).charged)
+    put = facts.input_tokens
+    tokens = put + out
+    if counting is Counting.GREATER:
+        tokens = _greater(facts)
+    elif counting is Counting.RELAY:
+        tokens = max(tokens, _greater(facts))
+    return _units(1, tokens, put, out)
+
+
+def _greater(facts: RequestFacts) -> int:
+    """Return the greater of max_tokens and the input: OpenAI's published rule."""
+    return max((facts.max_output or 0) * facts.choices, facts.input_tokens)
+
+
+def _most_output(facts: RequestFacts) -> int:
+    one = UNSET_OUTPUT if facts.max_output is None else facts.max_output
+    return one * facts.choices
+
+
+def _units(requests: int, tokens: int, put: int, out: int) -> dict[str, int]:
+    return {
+        "requests": requests,
+        "tokens": tokens,
+        "input_tokens": put,
+        "output_tokens": out,
+    }

@@ -1,0 +1,205 @@
+"""OpenAI's shapes: chat completions, responses, embeddings and the old completions.
+
+Also the shapes of every provider that calls itself compatible: where those differ it is
+in what they count and enforce, which is the catalog's business.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ratekeeper.providers import shapes
+from ratekeeper.providers.estimate import PER_MESSAGE, PER_TOOL, Prompt, family_of
+from ratekeeper.providers.facts import Endpoint, RequestFacts, Usage
+
+if TYPE_CHECKING:
+    from ratekeeper.providers.shapes import Glimpse, Json
+
+_PATHS = (
+    ("/chat/completions", Endpoint.CHAT),
+    ("/completions", Endpoint.CHAT),
+    ("/responses", Endpoint.RESPONSES),
+    ("/embeddings", Endpoint.EMBEDDINGS),
+)
+# The fields of a request that reach no model. What is not named here is counted.
+_SILENT = frozenset(
+    [
+        "background",
+        "conversation",
+        "encoding_format",
+        "include",
+        "logit_bias",
+        "max_completion_tokens",
+        "max_output_tokens",
+        "max_tokens",
+        "metadata",
+        "modalities",
+        "model",
+        "previous_response_id",
+        "prompt_cache_key",
+        "reasoning_effort",
+        "safety_identifier",
+        "service_tier",
+        "stop",
+        "store",
+        "stream",
+        "stream_options",
+        "tool_choice",
+        "truncation",
+        "user",
+        "verbosity",
+    ]
+)
+_BOUNDS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
+_DELTAS = ("content", "reasoning_content", "reasoning", "refusal")
+_USAGE_EVENTS = ("response.completed", "response.incomplete", "response.failed")
+
+
+class OpenAIShapes:
+    """Reads what OpenAI's SDK sends and what its API answers."""
+
+    def read_request(
+        self, method: str, path: str, body: bytes, margin: int
+    ) -> RequestFacts:
+        """Read a request; never fails, whatever the bytes."""
+        endpoint = _endpoint(method, path)
+        if endpoint is Endpoint.OTHER:
+            return RequestFacts(endpoint=endpoint)
+        request = shapes.read_object(body)
+        if request is None:
+            return shapes.unreadable(endpoint, body)
+        model = shapes.model_of(request)
+        try:
+            put = _input_tokens(endpoint, request, model)
+        except RecursionError:
+            return shapes.unreadable(endpoint, body)
+        most = 0 if endpoint is Endpoint.EMBEDDINGS else _max_output(request)
+        return RequestFacts(
+            endpoint=endpoint,
+            model=model,
+            stream=request.get("stream") is True,
+            input_tokens=shapes.raised(put, margin),
+            max_output=most,
+            choices=shapes.choices_of(request),
+        )
+
+    def read_event(self, value: Json) -> Glimpse:
+        """Look at one chunk of a chat, or at one event of a response."""
+        kind = shapes.text(value, "type")
+        if kind.startswith("response."):
+            return _read_response_event(kind, value)
+        return self.read_answer(value)
+
+    def read_answer(self, value: Json) -> Glimpse:
+        """Look at a whole answer, or at a chunk: they carry the same names."""
+        error = value.get("error")
+        if value.get("type") == "error" and not isinstance(error, dict):
+            error = value  # the Responses API's own error event is flat
+        usage = value.get("usage")
+        if not isinstance(usage, dict):
+            usage = shapes.inner(value, "x_groq").get("usage")
+        choices = value.get("choices")
+        listed = choices if isinstance(choices, list) else []
+        return shapes.Glimpse(
+            usage=usage if isinstance(usage, dict) else None,
+            text=sum(_choice_size(one) for one in listed),
+            error=error if isinstance(error, dict) else None,
+        )
+
+    def usage(self, report: Json) -> Usage:
+        """Translate a report of chat (`prompt_`…) or of responses (`input_`…)."""
+        put = shapes.count(report, "prompt_tokens")
+        if put is None:
+            put = shapes.count(report, "input_tokens")
+        out = shapes.count(report, "completion_tokens")
+        if out is None:
+            out = shapes.count(report, "output_tokens")
+        details = shapes.inner(report, "prompt_tokens_details")
+        details = details or shapes.inner(report, "input_tokens_details")
+        cached = shapes.count(details, "cached_tokens")
+        if cached is None:  # DeepSeek's name
+            cached = shapes.count(report, "prompt_cache_hit_tokens")
+        spent = shapes.inner(report, "completion_tokens_details")
+        spent = spent or shapes.inner(report, "output_tokens_details")
+        return Usage(
+            input_tokens=put or 0,
+            output_tokens=out or 0,
+            cache_read_tokens=min(cached or 0, put or 0),
+            cache_write_tokens=shapes.count(details, "cache_write_tokens") or 0,
+            reasoning_tokens=shapes.count(spent, "reasoning_tokens") or 0,
+        )
+
+    def refusal(self, message: str, code: str, unit: str | None) -> Json:
+        """Write an error body in OpenAI's shape."""
+        kind = unit or "rate_limit_error"
+        error = {"message": message, "type": kind, "param": None, "code": code}
+        return {"error": error}
+
+
+def _endpoint(method: str, path: str) -> Endpoint:
+    if method.upper() == "POST":
+        path = shapes.clean_path(path)
+        for end, endpoint in _PATHS:
+            if path.endswith(end):
+                return endpoint
+    return Endpoint.OTHER
+
+
+def _input_tokens(endpoint: Endpoint, request: Json, model: str) -> int:
+    prompt = Prompt()
+    if endpoint is Endpoint.EMBEDDINGS:
+        prompt.add_numbered(request.get("input"))
+        return max(1, prompt.tokens(family_of(model)))
+    for name, value in request.items():
+        if name not in _SILENT and isinstance(value, str | list | dict):
+            if name == "prompt":
+                prompt.add_numbered(value)
+            else:
+                prompt.add(value)
+    frames = 1
+    for name in ("messages", "input"):
+        listed = request.get(name)
+        frames += len(listed) if isinstance(listed, list) else 0
+    tools = request.get("tools")
+    count = len(tools) if isinstance(tools, list) else 0
+    frame = PER_MESSAGE * frames + PER_TOOL * count
+    return prompt.tokens(family_of(model)) + frame
+
+
+def _max_output(request: Json) -> int | None:
+    for name in _BOUNDS:
+        bound = shapes.count(request, name)
+        if bound is not None:
+            return bound
+    return None
+
+
+def _choice_size(choice: object) -> int:
+    """Return the bytes of text in a choice of a chunk, or of a whole answer."""
+    if not isinstance(choice, dict):
+        return 0
+    said = shapes.inner(choice, "delta") or shapes.inner(choice, "message")
+    total = sum(shapes.size(said.get(name)) for name in _DELTAS)
+    total += shapes.size(choice.get("text"))
+    calls = said.get("tool_calls")
+    for call in calls if isinstance(calls, list) else []:
+        if isinstance(call, dict):
+            function = shapes.inner(call, "function")
+            total += shapes.size(function.get("name"))
+            total += shapes.size(function.get("arguments"))
+    return total
+
+
+def _read_response_event(kind: str, value: Json) -> Glimpse:
+    if kind.endswith(".delta"):
+        return shapes.Glimpse(text=shapes.size(value.get("delta")))
+    if kind not in _USAGE_EVENTS:
+        return shapes.Glimpse()
+    response = shapes.inner(value, "response")
+    usage = response.get("usage")
+    error = response.get("error")
+    failed = kind == "response.failed"
+    return shapes.Glimpse(
+        usage=usage if isinstance(usage, dict) else None,
+        error=(error if isinstance(error, dict) else {}) if failed else None,
+    )

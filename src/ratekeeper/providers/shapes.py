@@ -1,0 +1,129 @@
+"""Shapes: what the two families of APIs have in common, and small readers of JSON.
+
+A dialect knows where a request holds its prompt and where an answer holds its usage.
+It is told of parsed JSON, which may hold anything: what has another shape than expected
+is not there.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import TYPE_CHECKING, Protocol
+
+from ratekeeper.providers.facts import Endpoint, RequestFacts
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ratekeeper.providers.facts import Usage
+
+_LARGEST_COUNT = 10**9  # of tokens; no request or answer has as many
+_LONGEST_MODEL = 256
+_MOST_CHOICES = 10_000
+_BYTES_PER_TOKEN = 4
+
+Json = dict[str, object]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Glimpse:
+    """What one JSON value of an answer shows.
+
+    `usage` is the provider's own report, as it stands; `opening` says that it speaks
+    of the input alone, as the answer begins. `text` counts the bytes of generated text.
+    """
+
+    usage: Json | None = None
+    opening: bool = False
+    text: int = 0
+    error: Json | None = None
+
+
+class Shapes(Protocol):
+    """How one family of APIs writes requests, answers and errors."""
+
+    def read_request(
+        self, method: str, path: str, body: bytes, margin: int
+    ) -> RequestFacts:
+        """Read a request; `margin` is what the input estimate is raised to, in %."""
+
+    def read_event(self, value: Json) -> Glimpse:
+        """Look at one event of a stream."""
+
+    def read_answer(self, value: Json) -> Glimpse:
+        """Look at a whole answer."""
+
+    def usage(self, report: Json) -> Usage:
+        """Translate the provider's own report of what was used."""
+
+    def refusal(self, message: str, code: str, unit: str | None) -> Json:
+        """Write the body of an error that the provider's SDK raises as its own."""
+
+
+def read_json(data: bytes | str) -> object:
+    """Parse JSON that may be anything; None where it is none, or too deep."""
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError):
+        return None
+
+
+def read_object(data: bytes | str) -> Json | None:
+    """Parse a JSON object; None where it is none."""
+    value = read_json(data)
+    return value if isinstance(value, dict) else None
+
+
+def inner(value: Mapping[str, object], name: str) -> Json:
+    """Return the object under a name, an empty one where there is none."""
+    found = value.get(name)
+    return found if isinstance(found, dict) else {}
+
+
+def count(value: Mapping[str, object], name: str) -> int | None:
+    """Return the whole number under a name, None where there is none that makes sense."""
+    found = value.get(name)
+    if type(found) is int and 0 <= found <= _LARGEST_COUNT:
+        return found
+    return None
+
+
+def text(value: Mapping[str, object], name: str) -> str:
+    """Return the text under a name, or nothing."""
+    found = value.get(name)
+    return found if isinstance(found, str) else ""
+
+
+def size(value: object) -> int:
+    """Return the bytes of a text, 0 where it is none."""
+    if not isinstance(value, str):
+        return 0
+    return len(value) if value.isascii() else len(value.encode("utf-8", "replace"))
+
+
+def model_of(request: Json) -> str:
+    """Return the model's name, cut to a sensible length."""
+    return text(request, "model")[:_LONGEST_MODEL]
+
+
+def choices_of(request: Json) -> int:
+    """Return how many answers are asked for."""
+    return min(max(1, count(request, "n") or 1), _MOST_CHOICES)
+
+
+def unreadable(endpoint: Endpoint, body: bytes) -> RequestFacts:
+    """Return the facts of a body that is no JSON object: a guess by its length."""
+    return RequestFacts(
+        endpoint=endpoint, input_tokens=-(-len(body) // _BYTES_PER_TOKEN)
+    )
+
+
+def raised(tokens: int, margin: int) -> int:
+    """Return an estimate raised by the margin, in per cent, rounded up."""
+    return -(-tokens * margin // 100)
+
+
+def clean_path(path: str) -> str:
+    """Return a path without its query and its trailing slash."""
+    return path.partition("?")[0].rstrip("/")
