@@ -41,6 +41,9 @@ coverage: dev ## branch coverage of the pure floors: 100 % or red
 	$(BIN)/coverage combine -q
 	$(BIN)/coverage report --include='src/ratekeeper/core/*,src/ratekeeper/providers/*' --fail-under=100
 
+bench-import: dev ## how long `import ratekeeper` takes, and what it loads
+	@$(BIN)/python -m benchmarks.importing
+
 fix: dev ## format, and mend what ruff can mend
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
