@@ -21,7 +21,7 @@ from ratekeeper.errors import ConfigError
 from ratekeeper.providers import counting, headers, verdict
 from ratekeeper.providers import meter as meters
 from ratekeeper.providers.anthropic import AnthropicShapes
-from ratekeeper.providers.facts import Counting, Dialect, Meter
+from ratekeeper.providers.facts import Counting, Dialect, Kind, Meter
 from ratekeeper.providers.headers import HeaderRow
 from ratekeeper.providers.openai import OpenAIShapes
 
@@ -153,7 +153,13 @@ class Provider:
         """Say what an error answer means; `now_us` is epoch microseconds."""
         fields = headers.fold(headers_)
         error = verdict.read_error(body)
-        return verdict.judge(self.name, status, fields, error, now_us)
+        read = verdict.judge(self.name, status, fields, error, now_us)
+        if read.kind is Kind.THROTTLED and read.retry_after_us is None:
+            # Told nowhere else: until the limit it names is whole again.
+            for one in headers.read_readings(self.shows, fields, now_us):
+                if one.unit == read.unit:
+                    return dataclasses.replace(read, retry_after_us=one.full_after_us)
+        return read
 
     def readings(self, headers_: HeaderSource, now_us: int) -> tuple[Reading, ...]:
         """Return the limits that an answer's headers show."""

@@ -1,6 +1,6 @@
 """Counting: what a call takes from each unit, by the way its provider counts.
 
-Knows four ways of counting and nothing of bytes. Every answer names all four units, so
+Knows five ways of counting and nothing of bytes. Every answer names all four units, so
 that any limit finds its own. Where nobody knows better, the figure is the larger.
 """
 
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 # is some 300 tokens; three times that covers most, and what is above is charged when
 # the answer ends.
 UNSET_OUTPUT = 1000
+
+# Claude models whose cached input counts like any other.
+_CACHE_COUNTS = ("claude-3-5-haiku", "claude-haiku-3-5")
 
 _COUNTED = {
     Endpoint.CHAT,
@@ -39,6 +42,9 @@ def costs(counting: Counting, facts: RequestFacts) -> Costs:
             charged=_units(1, put, put, 0),
             reserved=_units(1, put + most, put, most),
         )
+    if counting is Counting.INPUT:
+        alone = _units(1, put, put, most)
+        return Costs(charged=alone, reserved=alone)
     if counting is Counting.SUM:
         both = _units(1, put + most, put, most)
         return Costs(charged=both, reserved=both)
@@ -50,17 +56,11 @@ def costs(counting: Counting, facts: RequestFacts) -> Costs:
 
 def charged(counting: Counting, facts: RequestFacts, usage: Usage) -> dict[str, int]:
     """Say what a call came to, now that its answer has told."""
-    if facts.endpoint not in _COUNTED:
-        return dict(costs(counting, facts).charged)
-    put, out = usage.input_tokens, usage.output_tokens
-    if counting is Counting.GENERATED:
+    put = usage.input_tokens
+    free = counting is Counting.GENERATED and not facts.model.startswith(_CACHE_COUNTS)
+    if free:
         put = max(0, put - usage.cache_read_tokens)
-    tokens = put + out
-    if counting is Counting.GREATER:
-        tokens = _greater(facts)
-    elif counting is Counting.RELAY:
-        tokens = max(tokens, _greater(facts))
-    return _units(1, tokens, put, out)
+    return _settled(counting, facts, put, usage.output_tokens)
 
 
 def partial(counting: Counting, facts: RequestFacts, flowed: int) -> dict[str, int]:
@@ -70,14 +70,20 @@ def partial(counting: Counting, facts: RequestFacts, flowed: int) -> dict[str, i
     """
     if flowed <= 0:
         return {}
-    out = flowed
     if facts.max_output is not None:
-        out = min(out, facts.max_output * facts.choices)
+        flowed = min(flowed, facts.max_output * facts.choices)
+    return _settled(counting, facts, facts.input_tokens, flowed)
+
+
+def _settled(
+    counting: Counting, facts: RequestFacts, put: int, out: int
+) -> dict[str, int]:
     if facts.endpoint not in _COUNTED:
         return dict(costs(counting, facts).charged)
-    put = facts.input_tokens
     tokens = put + out
-    if counting is Counting.GREATER:
+    if counting is Counting.INPUT:
+        tokens = put
+    elif counting is Counting.GREATER:
         tokens = _greater(facts)
     elif counting is Counting.RELAY:
         tokens = max(tokens, _greater(facts))

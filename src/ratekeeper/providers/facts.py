@@ -29,6 +29,7 @@ class Counting(StrEnum):
         "relay"  # that at first; what the call came to, where it is more, at the end
     )
     SUM = "sum"  # input and max_tokens at first; what the call came to, at the end
+    INPUT = "input"  # input alone
     GENERATED = "generated"  # input at first; output as it is generated
 
 

@@ -95,6 +95,8 @@ class OpenAIShapes:
         error = value.get("error")
         if value.get("type") == "error" and not isinstance(error, dict):
             error = value  # the Responses API's own error event is flat
+        elif isinstance(error, str) and error:
+            error = {"code": value.get("code"), "message": error}
         usage = value.get("usage")
         if not isinstance(usage, dict):
             usage = shapes.inner(value, "x_groq").get("usage")

@@ -11,7 +11,7 @@ import dataclasses
 import re
 from typing import TYPE_CHECKING
 
-from ratekeeper.core.units import DAY, HOUR, MINUTE, SECOND
+from ratekeeper.core.units import DAY, HOUR, MINUTE, MONTH, SECOND, WEEK
 from ratekeeper.providers import headers, shapes
 from ratekeeper.providers.facts import Kind, Verdict
 
@@ -71,7 +71,12 @@ ROWS: tuple[Row, ...] = (
             "|organization_usage_limit_exceeded|[a-z_]*spend_limit_exceeded"
         ),
     ),
-    Row(Kind.BILLING, _on(400), text=_words("API usage limits|credit balance")),
+    Row(
+        Kind.BILLING,
+        _on(400),
+        text=_words("API usage limits|credit balance"),
+        only=frozenset(["anthropic"]),
+    ),
     Row(Kind.BILLING, _on(402)),
     # larger than a limit: no wait would help
     Row(Kind.IMPOSSIBLE, _on(413)),
@@ -118,12 +123,24 @@ ROWS: tuple[Row, ...] = (
 # How a limit is named in words: (unit, window), both found in the text.
 _LIMIT = re.compile(
     r"\b(?P<unit>requests|(?:input |output )?tokens|concurrency|concurrent)\b"
-    r"(?: per (?P<count>[0-9]{1,6} )?(?P<period>s|sec|second|min|minute|h|hr|hour|day)"
-    r"s?\b| (?P<limit>limit|requests|connections))",
+    r"(?: per (?P<count>[0-9]{1,6} )?(?P<period>s|sec|second|min|minute|h|hr|hour|day"
+    r"|week|month)s?\b| (?P<limit>limit|requests|connections))",
     re.ASCII | re.IGNORECASE,
 )
 _CALLED = {"call rate limit": "requests", "token rate limit": "tokens"}
-_PERIODS = {"s": SECOND, "m": MINUTE, "h": HOUR, "d": DAY}
+_PERIODS = {
+    "s": SECOND,
+    "sec": SECOND,
+    "second": SECOND,
+    "min": MINUTE,
+    "minute": MINUTE,
+    "h": HOUR,
+    "hr": HOUR,
+    "hour": HOUR,
+    "day": DAY,
+    "week": WEEK,
+    "month": MONTH,
+}
 _EXCESS = re.compile(
     r"\bLimit:? (?P<limit>[0-9]{1,15})\b.{0,60}?"
     r"\bRequested:? (?P<requested>[0-9]{1,15})\b",
@@ -218,7 +235,7 @@ def named_limit(error: ErrorFacts) -> tuple[str | None, int | None]:
         return "concurrent", None
     if match["period"] is None:
         return unit, None
-    window = int(match["count"] or 1) * _PERIODS[match["period"][0].lower()]
+    window = int(match["count"] or 1) * _PERIODS[match["period"].lower()]
     return unit, window
 
 
