@@ -126,7 +126,7 @@ class Account:
 def on_cue(trouble: Trouble, cue: Cue, call: Call) -> Problem:
     """Write the problem that a cue asks for."""
     wait_us = cue.retry_after_us
-    if wait_us is None and trouble is Trouble.THROTTLED:
+    if wait_us is None and trouble in {Trouble.THROTTLED, Trouble.SLOW_DOWN}:
         wait_us = _HINT_US
     return Problem(
         trouble=trouble, status=cue.status, model=call.model, wait_us=wait_us

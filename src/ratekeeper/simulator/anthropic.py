@@ -92,6 +92,11 @@ _WORDINGS: dict[Trouble, tuple[int, str, str]] = {
     Trouble.OTHER: (418, "api_error", "Something went wrong"),
 }
 
+_CODES = {  # as anthropic 2.13 types them in `types/shared/error_details.py`
+    Trouble.SLOW_DOWN: "ramp_limit_exceeded",
+    Trouble.SPEND_LIMIT: "enforced_spend_limit_reached",
+}
+
 
 class Anthropic:
     """Anthropic: requests, input tokens and output tokens, in token buckets."""
@@ -286,8 +291,9 @@ def _error(problem: Problem) -> dict[str, Any]:
     if problem.refused is not None:
         text = _exceeds(problem, problem.refused)
     error: dict[str, Any] = {"type": kind, "message": problem.message or text}
-    if problem.trouble is Trouble.SPEND_LIMIT:
-        error["details"] = {"error_code": "enforced_spend_limit_reached"}
+    code = _CODES.get(problem.trouble)
+    if code is not None:
+        error["details"] = {"error_code": code}
     return error
 
 

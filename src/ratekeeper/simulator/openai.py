@@ -259,7 +259,10 @@ class OpenAI:
 
     def id_headers(self, request_id: str) -> Headers:
         """Name the request, as every response does."""
-        return [("x-request-id", f"req_{request_id}")]
+        headers: Headers = [("x-request-id", f"req_{request_id}")]
+        if self.name == "openai":
+            headers.append(("openai-organization", "org-simulated"))
+        return headers
 
     def _error(self, problem: Problem) -> dict[str, Any]:
         if problem.refused is not None:
