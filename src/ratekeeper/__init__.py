@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from ratekeeper.client.api import AsyncClient, Client
     from ratekeeper.core.decision import Denied, LimitStatus
     from ratekeeper.core.limits import Algorithm, Limit
     from ratekeeper.errors import (
@@ -27,10 +28,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Algorithm",
+    "AsyncClient",
     "AsyncLimiter",
     "AuthenticationError",
     "BillingStopped",
     "BudgetExceeded",
+    "Client",
     "ConfigError",
     "Denied",
     "Grant",
@@ -53,7 +56,9 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Algorithm": "ratekeeper.core.limits",
+    "AsyncClient": "ratekeeper.client.api",
     "AsyncLimiter": "ratekeeper.limiter",
+    "Client": "ratekeeper.client.api",
     "Denied": "ratekeeper.core.decision",
     "Grant": "ratekeeper.limiter",
     "Limit": "ratekeeper.core.limits",

@@ -50,13 +50,17 @@ class LimitExceeded(RatekeeperError):
     """A limit refuses the call for now.
 
     `retry_after_s` is the exact wait in seconds if no other call is admitted meanwhile
-    (for a concurrency limit a lower bound); `limit` is the limit in canonical form.
+    (for a concurrency limit a lower bound); `limit` is the limit in canonical form;
+    `attempts` is how often a client had sent the call before.
     """
 
-    def __init__(self, message: str, *, retry_after_s: float, limit: str) -> None:
+    def __init__(
+        self, message: str, *, retry_after_s: float, limit: str, attempts: int = 0
+    ) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
         self.limit = limit
+        self.attempts = attempts
 
 
 class BudgetExceeded(LimitExceeded):
@@ -64,11 +68,16 @@ class BudgetExceeded(LimitExceeded):
 
 
 class NeverPossible(RatekeeperError):
-    """The call is larger than a limit: no wait would help."""
+    """The call is larger than a limit: no wait would help.
 
-    def __init__(self, message: str, *, limit: str) -> None:
+    `attempts` is how often a client had sent it; where the provider said so, the
+    cause is its `ProviderError`.
+    """
+
+    def __init__(self, message: str, *, limit: str, attempts: int = 0) -> None:
         super().__init__(message)
         self.limit = limit
+        self.attempts = attempts
 
 
 class StoreUnavailable(RatekeeperError):

@@ -1,0 +1,147 @@
+"""Which API key a client sends: where it comes from, whether it can be one at all.
+
+A placeholder is refused before anything is sent; an unknown form is only warned of. A
+key never leaves this module in a message: at most its last four characters do.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import re
+from typing import TYPE_CHECKING
+
+from ratekeeper.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ratekeeper.providers.catalog import Provider
+
+_log = logging.getLogger("ratekeeper")
+
+_FROM_ENVIRONMENT = "env:"  # the same word as in a configuration file
+_SHOWN = 4  # characters of a key that may be shown
+_SHORTEST_SHOWN = 12  # of a shorter key nothing is shown: four would be too much
+
+_PLACEHOLDER = re.compile(
+    r"your.*(key|token|secret)|(key|token).*here|placeholder|change.?me|replace.?(me|with)"
+    r"|insert.?your|example.?key|x{5,}|\*{3,}|\.{3,}|…|[<>{}]|^(?:sk-|hs-)?(?P<one>.)(?P=one)*$",
+    re.IGNORECASE,
+)
+# What a key looks like in the text of an error: a provider may repeat it, or part of it.
+_KEYLIKE = re.compile(
+    r"(?<![A-Za-z0-9])(sk|hs|gsk|pk|rk|xai|AIza|fw|tgp|key|r8|nvapi)[-_]?"
+    r"[A-Za-z0-9_*.\-]*[0-9*][A-Za-z0-9_*.\-]{7,}"
+    r"|(?i:bearer)\s+[^\s\"']+"
+)
+_LONGEST_BODY = 2000  # characters of an error's text that are kept
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ApiKey:
+    """A key and where it was found; printed, it is only its last four characters."""
+
+    value: str = dataclasses.field(repr=False)
+    source: str
+    variable: str = ""
+
+    def __str__(self) -> str:
+        return ending(self.value)
+
+
+def ending(key: str) -> str:
+    """Return as much of a key as may be shown: "…" and its last four characters."""
+    return "…" + key[-_SHOWN:] if len(key) >= _SHORTEST_SHOWN else "…"
+
+
+def find_key(
+    provider: Provider, given: str | None, environ: Mapping[str, str]
+) -> ApiKey | None:
+    """Return the key to send: the one given, or the provider's variable.
+
+    None where the provider has no variable of its own (a server known by its URL).
+    Raises `ConfigError` where there is no key or only a placeholder.
+    """
+    if given is not None and not isinstance(given, str):
+        msg = f"api_key= is a string, not {type(given).__name__}"
+        raise ConfigError(msg)
+    variable = provider.key_variable or ""
+    if given is not None and given.startswith(_FROM_ENVIRONMENT):
+        variable, given = given.removeprefix(_FROM_ENVIRONMENT).strip(), None
+    if given is None:
+        if not variable:
+            return None
+        value = environ.get(variable, "").strip()
+        source = f"the environment variable {variable}"
+    else:
+        value, source = given.strip(), "api_key="
+    if not value:
+        where = "is not set" if given is None else "is empty"
+        subject = variable if given is None else "api_key="
+        msg = f"no API key for {provider.name}: {subject} {where}; {how_to(provider)}"
+        raise ConfigError(msg)
+    key = ApiKey(value=value, source=source, variable=variable if given is None else "")
+    if complaint := malformed(provider, value):
+        msg = f"{source} {complaint}; {how_to(provider)}"
+        raise ConfigError(msg)
+    if not looks_known(provider, value):
+        _log.warning(
+            "%s does not begin like a key of %s (%s): it is sent all the same",
+            source,
+            provider.name,
+            " or ".join(provider.key_prefixes),
+        )
+    return key
+
+
+def malformed(provider: Provider, value: str) -> str:
+    """Say why a string cannot be a key of this provider, "" where it may be one."""
+    if value[0] in "\"'" and value[-1] == value[0]:
+        return "has quotation marks around the key: take them away"
+    if not value.isascii() or not value.isprintable() or " " in value:
+        return "holds characters that no key has (spaces, line breaks, accents)"
+    if _PLACEHOLDER.search(value):
+        return "holds a placeholder, not a key"
+    if len(value) < provider.key_min_length:
+        return (
+            f"holds {len(value)} characters, and keys of {provider.name} have at least "
+            f"{provider.key_min_length}: it is cut off or a placeholder"
+        )
+    return ""
+
+
+def looks_known(provider: Provider, value: str) -> bool:
+    """Say whether a key begins as this provider's keys do; unknown forms may work."""
+    return not provider.key_prefixes or value.startswith(tuple(provider.key_prefixes))
+
+
+def how_to(provider: Provider, key: ApiKey | None = None) -> str:
+    """Say how to set the key: the line to type, the form of a key, where to get one."""
+    variable = provider.key_variable or ""
+    if key is not None and key.variable:
+        variable = key.variable
+    form = f"{provider.key_prefixes[0]}…" if provider.key_prefixes else "…"
+    parts = []
+    if key is not None and not key.variable:
+        parts.append("pass another api_key=")
+        if variable:
+            parts.append(f"or leave it out and type: export {variable}={form}")
+    elif variable:
+        parts.append(f"type: export {variable}={form} (or pass api_key=)")
+    else:
+        parts.append("pass api_key=")
+    text = " ".join(parts)
+    if provider.key_prefixes:
+        text += f"; keys begin with {' or '.join(provider.key_prefixes)}"
+    if provider.key_url:
+        text += f"; get one at {provider.key_url}"
+    return text
+
+
+def masked(text: str, *secrets: str) -> str:
+    """Return a provider's error text fit to keep: bounded, and no key in it."""
+    for secret in secrets:
+        if secret:
+            text = text.replace(secret, ending(secret))
+    return _KEYLIKE.sub("[key]", text[: 2 * _LONGEST_BODY])[:_LONGEST_BODY]
