@@ -1,0 +1,212 @@
+"""One attempt of a call, from the question to the settlement.
+
+It knows what an outcome means for the limits and nothing of sockets or HTTP libraries:
+whoever sends tells it what happened. Whatever order the endings come in (the last
+byte, a close, an error, a cancelled task, the garbage collector), a grant is settled
+exactly once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+from ratekeeper.client.decode import decode_head, decoder
+from ratekeeper.core import units
+from ratekeeper.core.limits import CONCURRENT
+from ratekeeper.errors import ConfigError
+from ratekeeper.providers.facts import Endpoint, Kind, RequestFacts
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from ratekeeper.client.decode import Decoder
+    from ratekeeper.core.limits import Limit
+    from ratekeeper.limiter import AsyncLimiter, Grant, Limiter
+    from ratekeeper.providers.catalog import Provider
+    from ratekeeper.providers.facts import Meter, Verdict
+
+OPTIONS = frozenset(["again", "hold", "key", "priority", "timeout"])
+_PAUSES = frozenset([Kind.THROTTLED, Kind.RAMP, Kind.STOPPED])
+_KEEPS = frozenset([Kind.OVERLOADED, Kind.TRANSIENT])
+_ANY = RequestFacts(endpoint=Endpoint.CHAT)  # to see which units a provider counts
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Ask:
+    """What an attempt asks of the limiter: the request's facts and `acquire`'s terms."""
+
+    facts: RequestFacts
+    terms: Mapping[str, Any]
+
+
+class Counter:
+    """Puts a provider's view of requests into the terms of one limiter."""
+
+    def __init__(self, limiter: Limiter | AsyncLimiter, provider: Provider) -> None:
+        self.limiter = limiter
+        self.provider = provider
+        self.now_us: Callable[[], int] = limiter._store.now_us  # noqa: SLF001 - readings are in its time
+        self.units = frozenset(provider.costs(_ANY).reserved)
+        for limit in limiter.limits:
+            if limit.unit not in {CONCURRENT, *self.units}:
+                msg = (
+                    f"the limit '{limit}' counts {limit.unit}, which a request to "
+                    f"{provider.name} does not state: expected one of "
+                    f"{', '.join(sorted(self.units))}"
+                )
+                raise ConfigError(msg)
+
+    def ask(
+        self,
+        method: str,
+        path: str,
+        body: bytes,
+        *,
+        timeout: float | None,
+        again: bool,
+        options: Mapping[str, Any] | None = None,
+    ) -> Ask:
+        """Read a request, and say what it asks for; `options` are the caller's own."""
+        options = options or {}
+        if not OPTIONS.issuperset(options):
+            unknown = ", ".join(sorted(set(options) - OPTIONS))
+            msg = (
+                f"unknown request option {unknown}: expected "
+                f"{', '.join(sorted(OPTIONS))}"
+            )
+            raise ConfigError(msg)
+        facts = self.provider.read_request(method, path, body)
+        costs = self.provider.costs(facts)
+        amounts = reserve(self.limiter.limits, costs.charged, costs.reserved)
+        terms = {"timeout": timeout, "again": again, **options, **amounts}
+        return Ask(facts=facts, terms=terms)
+
+
+def reserve(
+    limits: Iterable[Limit], charged: Mapping[str, int], reserved: Mapping[str, int]
+) -> dict[str, int]:
+    """Say what to take from each unit that is limited.
+
+    As a precaution no more is held than a limit ever holds, but never less than is
+    charged: a call the provider cannot admit is refused here.
+    """
+    amounts: dict[str, int] = {}
+    for limit in limits:
+        unit = limit.unit
+        if unit != CONCURRENT:
+            held = amounts.get(unit, reserved.get(unit, 0))
+            amounts[unit] = max(charged.get(unit, 0), min(held, limit.amount))
+    return amounts
+
+
+class Attempt:
+    """A granted attempt on its way; every way to end it may be called at any time."""
+
+    def __init__(self, counter: Counter, ask: Ask, grant: Grant) -> None:
+        self._counter = counter
+        self._ask = ask
+        self._open = [grant]  # popped once, by whichever ending is first
+        self._meter: Meter | None = None
+        self._decode: Decoder | None = None
+
+    def unsent(self) -> None:
+        """Give all back: the provider never heard of it."""
+        self._end(lambda grant: grant.cancel())
+
+    def unanswered(self) -> None:
+        """Count it in full: it was sent, and nobody knows what became of it."""
+        self._end(lambda grant: grant.release())
+
+    def answered(self, headers: Mapping[str, str], *, plain: bool = False) -> None:
+        """Take in the headers of a good answer and make ready for its body.
+
+        `plain` says that the body has been decoded already.
+        """
+        provider = self._counter.provider
+        if self._open:
+            for reading in provider.readings(headers, self._counter.now_us()):
+                if reading.remaining is not None:
+                    window_us = reading.window_us
+                    self._open[0].confirm(
+                        reading.unit,
+                        reading.remaining,
+                        window_s=(
+                            None if window_us is None else units.seconds(window_us)
+                        ),
+                    )
+        self._meter = provider.meter(self._ask.facts, headers.get("content-type", ""))
+        self._decode = decoder("" if plain else headers.get("content-encoding", ""))
+
+    def judge(
+        self,
+        status: int,
+        headers: Mapping[str, str],
+        body: bytes,
+        *,
+        plain: bool = False,
+    ) -> Verdict:
+        """Read an error answer, and do what it says to the limits."""
+        encoding = "" if plain else headers.get("content-encoding", "")
+        text = decode_head(encoding, body)
+        verdict: Verdict = self._counter.provider.judge(
+            status, headers, text, self._counter.now_us()
+        )
+        self._end(lambda grant: _turned_away(grant, verdict, self._unused(verdict)))
+        return verdict
+
+    def feed(self, data: bytes) -> None:
+        """Look at bytes of a good answer as they pass."""
+        if self._meter is not None and self._decode is not None and self._open:
+            for plain in self._decode(data):
+                self._meter.feed(plain)
+
+    def end(self) -> None:
+        """Settle by what the answer said, or by what flowed of it."""
+        self._end(self._settle)
+
+    def _settle(self, grant: Grant) -> None:
+        meter, provider, facts = self._meter, self._counter.provider, self._ask.facts
+        if meter is None:
+            grant.release()
+            return
+        usage, failure = meter.usage(), meter.failure()
+        if usage is None:
+            actual = provider.partial(facts, meter.flowed())
+        else:
+            actual = provider.charged(facts, usage)
+        if failure is None:
+            grant.settle(**actual)
+        else:
+            _turned_away(grant, failure, actual or self._unused(failure))
+
+    def _unused(self, verdict: Verdict) -> dict[str, int]:
+        """Return the settlement of a call that was turned away: it used nothing."""
+        if verdict.kind in _KEEPS:
+            return {}  # nobody knows: the reservation stands
+        return {unit: 0 for unit in self._counter.units if unit != "requests"}
+
+    def _end(self, ending: Callable[[Grant], None]) -> None:
+        try:
+            grant = self._open.pop()
+        except IndexError:
+            return
+        ending(grant)
+
+    def __del__(self) -> None:
+        """Settle an answer that was dropped without being closed."""
+        self.end()
+
+
+def _turned_away(grant: Grant, verdict: Verdict, actual: dict[str, int]) -> None:
+    """Settle a call by a verdict; one that speaks of a limit pauses it for everyone."""
+    if verdict.kind not in _PAUSES:
+        grant.settle(**actual)
+        return
+    hint_us, window_us = verdict.retry_after_us, verdict.window_us
+    grant.refused(
+        None if hint_us is None else units.seconds(hint_us),
+        unit=verdict.unit,
+        window_s=None if window_us is None else units.seconds(window_us),
+        **actual,
+    )

@@ -1,0 +1,161 @@
+"""A middleware for the Anthropic SDK: limits without an HTTP client of our own.
+
+`Anthropic(middleware=[anthropic_middleware(limiter)])`. The SDK runs it inside its
+retry loop, so each attempt is one grant. A refusal is raised as the SDK's own
+`RateLimitError`, which says of itself that it is not to be tried again.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import anthropic
+import httpx2
+
+from ratekeeper.client import flow
+from ratekeeper.client.attempt import Counter
+from ratekeeper.client.door import refusal, unsent_errors
+from ratekeeper.client.transport import AsyncStream, Stream
+from ratekeeper.errors import LimitExceeded, NeverPossible
+from ratekeeper.limiter import AsyncLimiter, Limiter
+from ratekeeper.providers.catalog import find_provider
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ratekeeper.client.attempt import Ask
+
+_UNSENT = unsent_errors(httpx2)
+_TIMEOUT_S = 600.0  # the SDK's own; a request that sets none does not carry it
+
+
+def anthropic_middleware(
+    limiter: Limiter | AsyncLimiter,
+    *,
+    provider: str = "anthropic",
+    timeout: float | None = _TIMEOUT_S,
+    **options: Any,
+) -> anthropic.Middleware:
+    """Build a middleware that limits each attempt of an Anthropic client.
+
+    A `Limiter` serves `Anthropic`, an `AsyncLimiter` serves `AsyncAnthropic`. `timeout`
+    bounds the wait in line of requests that set none of their own; `options` are
+    `key`, `priority` and `hold` of `acquire`.
+
+    Example:
+        >>> limiter = Limiter("50 rpm", "30k input_tokens/minute")
+        >>> client = Anthropic(middleware=[anthropic_middleware(limiter)])
+    """
+    counter = Counter(limiter, find_provider(provider))
+    if isinstance(limiter, Limiter):
+        return _Middleware(counter, limiter, timeout, options)
+    return _AsyncMiddleware(counter, limiter, timeout, options)
+
+
+class _Middleware(anthropic.Middleware):
+    def __init__(
+        self,
+        counter: Counter,
+        limiter: Limiter,
+        timeout: float | None,
+        options: Mapping[str, Any],
+    ) -> None:
+        self._counter = counter
+        self._limiter = limiter
+        self._timeout = timeout
+        self._options = options
+
+    def handle(
+        self, request: anthropic.APIRequest, call_next: anthropic.CallNext
+    ) -> anthropic.APIResponse[Any]:
+        """Send one attempt under a grant."""
+        answers: list[anthropic.APIResponse[Any]] = []
+
+        def send() -> httpx2.Response:
+            answers.append(call_next(request))
+            return answers[0].http_response
+
+        ask = _ask(self._counter, request, self._timeout, self._options)
+        plan = flow.attempt(self._counter, ask, Stream, _was_sent)
+        try:
+            flow.run(plan, self._limiter, send)
+        except (LimitExceeded, NeverPossible) as error:
+            raise _refused(self._counter, request, error) from error
+        return answers[0]
+
+
+class _AsyncMiddleware(anthropic.Middleware):
+    def __init__(
+        self,
+        counter: Counter,
+        limiter: AsyncLimiter,
+        timeout: float | None,
+        options: Mapping[str, Any],
+    ) -> None:
+        self._counter = counter
+        self._limiter = limiter
+        self._timeout = timeout
+        self._options = options
+
+    async def handle_async(
+        self, request: anthropic.APIRequest, call_next: anthropic.AsyncCallNext
+    ) -> anthropic.AsyncAPIResponse[Any]:
+        """Send one attempt under a grant."""
+        answers: list[anthropic.AsyncAPIResponse[Any]] = []
+
+        async def send() -> httpx2.Response:
+            answers.append(await call_next(request))
+            return answers[0].http_response
+
+        ask = _ask(self._counter, request, self._timeout, self._options)
+        plan = flow.attempt(self._counter, ask, AsyncStream, _was_sent)
+        try:
+            await flow.run_async(plan, self._limiter, send)
+        except (LimitExceeded, NeverPossible) as error:
+            raise _refused(self._counter, request, error) from error
+        return answers[0]
+
+
+def _ask(
+    counter: Counter,
+    request: anthropic.APIRequest,
+    timeout: float | None,
+    options: Mapping[str, Any],
+) -> Ask:
+    own = request.timeout
+    if isinstance(own, httpx2.Timeout):
+        timeout = own.read
+    elif own is None or isinstance(own, int | float):
+        timeout = own
+    body = b""
+    if request.json is not None:
+        body = json.dumps(request.json, default=str).encode()
+    return counter.ask(
+        request.method,
+        request.url,
+        body,
+        timeout=timeout,
+        again=request.retries_taken > 0,
+        options=options,
+    )
+
+
+def _was_sent(error: BaseException) -> bool:
+    """Say whether the provider may have heard of a request that failed."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, _UNSENT):
+            return False
+        cause = cause.__cause__
+    return True
+
+
+def _refused(
+    counter: Counter,
+    request: anthropic.APIRequest,
+    error: LimitExceeded | NeverPossible,
+) -> anthropic.RateLimitError:
+    sent = httpx2.Request(request.method, request.url)
+    response = refusal(httpx2, counter.provider, sent, error)
+    return anthropic.RateLimitError(str(error), response=response, body=response.json())

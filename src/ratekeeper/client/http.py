@@ -1,0 +1,193 @@
+"""Ready-made httpx2 clients with the official SDKs' own settings and a provider's limits.
+
+`OpenAI(http_client=ratekeeper.http_client("openai", "500 rpm", "120k tpm"))`
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+import urllib.request
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import httpx2
+
+from ratekeeper.client.transport import AsyncLimitedTransport, LimitedTransport
+from ratekeeper.errors import ConfigError
+from ratekeeper.limiter import AsyncLimiter, Limiter
+from ratekeeper.providers.catalog import Provider, find_provider
+from ratekeeper.providers.presets import preset
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Callable
+
+    from ratekeeper.core.limits import Limit
+    from ratekeeper.core.policy import Account
+    from ratekeeper.stores.memory import MemoryStore
+
+_Transport = TypeVar("_Transport")
+
+# What the openai and anthropic packages set on a client of their own.
+SDK_TIMEOUT = httpx2.Timeout(600.0, connect=5.0)
+SDK_LIMITS = httpx2.Limits(max_connections=1000, max_keepalive_connections=100)
+
+_KEEPALIVE_S = (
+    60  # answers may take minutes, and idle connections are dropped on the way
+)
+
+
+def http_client(
+    provider: str,
+    *limits: Limit | str,
+    model: str | None = None,
+    tier: str | None = None,
+    name: str | None = None,
+    store: MemoryStore | str = "memory://",
+    timeout: float | httpx2.Timeout | None = SDK_TIMEOUT,
+    proxy: str | httpx2.Proxy | None = None,
+    verify: ssl.SSLContext | bool = True,
+    transport: httpx2.BaseTransport | None = None,
+) -> httpx2.Client:
+    """Build an `httpx2.Client` that keeps a provider account's limits.
+
+    Say the limits, or the `tier` (and `model`) whose published limits apply. Pass it
+    to an SDK as `http_client=`. Limits of one `name` and `store` are shared. The proxy
+    is the environment's unless given; `transport` replaces the connections below.
+
+    Example:
+        >>> client = http_client("openai", "500 rpm", "120k tpm")
+        >>> OpenAI(http_client=client, max_retries=0)
+    """
+    found = find_provider(provider)
+    said, account = account_of(found, limits, model, tier)
+    limiter = Limiter(*said, name=name, store=store, account=account)
+
+    def limited(**options: Any) -> LimitedTransport:
+        wrap = transport
+        if wrap is None:
+            wrap = httpx2.HTTPTransport(**connections(), **options)
+        return LimitedTransport(limiter, found, wrap=wrap)
+
+    main, mounts = routes(
+        limited, proxy=proxy, verify=verify, own=transport is not None
+    )
+    return httpx2.Client(
+        transport=main, mounts=mounts, timeout=timeout, follow_redirects=True
+    )
+
+
+def async_http_client(
+    provider: str,
+    *limits: Limit | str,
+    model: str | None = None,
+    tier: str | None = None,
+    name: str | None = None,
+    store: MemoryStore | str = "memory://",
+    timeout: float | httpx2.Timeout | None = SDK_TIMEOUT,
+    proxy: str | httpx2.Proxy | None = None,
+    verify: ssl.SSLContext | bool = True,
+    transport: httpx2.AsyncBaseTransport | None = None,
+) -> httpx2.AsyncClient:
+    """Build an `httpx2.AsyncClient` that keeps a provider account's limits.
+
+    See `http_client`; `AsyncOpenAI(http_client=async_http_client("openai", "500 rpm"))`.
+    """
+    found = find_provider(provider)
+    said, account = account_of(found, limits, model, tier)
+    limiter = AsyncLimiter(*said, name=name, store=store, account=account)
+
+    def limited(**options: Any) -> AsyncLimitedTransport:
+        wrap = transport
+        if wrap is None:
+            wrap = httpx2.AsyncHTTPTransport(**connections(), **options)
+        return AsyncLimitedTransport(limiter, found, wrap=wrap)
+
+    main, mounts = routes(
+        limited, proxy=proxy, verify=verify, own=transport is not None
+    )
+    return httpx2.AsyncClient(
+        transport=main, mounts=mounts, timeout=timeout, follow_redirects=True
+    )
+
+
+def account_of(
+    found: Provider,
+    limits: tuple[Limit | str, ...],
+    model: str | None,
+    tier: str | None,
+) -> tuple[tuple[Limit | str, ...], Account]:
+    """Return the limits in force: those given, or those a tier publishes."""
+    if limits and (model is not None or tier is not None):
+        msg = "give either limits or tier= (with model=), not both"
+        raise ConfigError(msg)
+    if limits:
+        return limits, found.account()
+    if tier is None:
+        msg = (
+            f"{found.name}: give the account's limits, such as "
+            f'"500 rpm", "120k tpm", or the tier= whose limits it has'
+        )
+        raise ConfigError(msg)
+    published = preset(found.name, tier=tier, model=model)
+    return published.limits, published.account
+
+
+def connections() -> dict[str, Any]:
+    """Return the SDKs' own pool, with connections kept alive while an answer is made."""
+    options: list[tuple[int, int, int]] = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
+    for option in ("TCP_KEEPIDLE", "TCP_KEEPINTVL"):
+        if hasattr(socket, option):
+            number = getattr(socket, option)
+            options.append((socket.IPPROTO_TCP, number, _KEEPALIVE_S))
+    return {"limits": SDK_LIMITS, "socket_options": options}
+
+
+def routes(
+    limited: Callable[..., _Transport], *, proxy: Any, verify: Any, own: bool
+) -> tuple[_Transport, dict[str, _Transport | None]]:
+    """Return the transport of a client, and those of the environment's proxies."""
+    if own:
+        return limited(), {}
+    if proxy is not None:
+        return limited(proxy=proxy, verify=verify), {}
+    mounts: dict[str, _Transport | None] = {
+        pattern: None if url is None else limited(proxy=url, verify=verify)
+        for pattern, url in environment_proxies().items()
+    }
+    return limited(verify=verify), mounts
+
+
+def environment_proxies() -> dict[str, str | None]:
+    """Return the proxies of the environment by URL pattern; None goes directly.
+
+    httpx2 reads them itself only for a client that is given no transport.
+    """
+    said = urllib.request.getproxies()
+    found: dict[str, str | None] = {}
+    for scheme in ("http", "https", "all"):
+        url = said.get(scheme)
+        if url:
+            found[f"{scheme}://"] = url if "://" in url else f"http://{url}"
+    for word in said.get("no", "").split(","):
+        host = word.strip()
+        if host == "*":
+            return {}
+        if host:
+            found[_direct(host)] = None
+    return found
+
+
+def _direct(host: str) -> str:
+    """Return the URL pattern of a host that NO_PROXY names."""
+    if "://" in host:
+        return host
+    try:
+        version = ipaddress.ip_address(host.partition("/")[0].strip("[]")).version
+    except ValueError:
+        # "example.com" means its subdomains as well; localhost has none.
+        any_below = "" if host.lower() == "localhost" or host.startswith("*") else "*"
+        return f"all://{any_below}{host}"
+    if version == 6 and not host.startswith("["):  # noqa: PLR2004 - IPv6
+        return f"all://[{host}]"
+    return f"all://{host}"

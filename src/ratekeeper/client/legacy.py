@@ -1,0 +1,57 @@
+"""The transports for the legacy httpx: thin twins over the same door.
+
+`OpenAI(http_client=httpx.Client(transport=LimitedTransport(limiter)))`; the options
+`wrap` and `raise_refusals` are those of `ratekeeper.LimitedTransport`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import httpx
+
+from ratekeeper.client.door import AsyncDoor, SyncDoor
+from ratekeeper.client.flow import AsyncMeteredStream, MeteredStream
+
+if TYPE_CHECKING:
+    from ratekeeper.limiter import AsyncLimiter, Limiter
+
+
+class _Stream(MeteredStream, httpx.SyncByteStream):
+    pass
+
+
+class _AsyncStream(AsyncMeteredStream, httpx.AsyncByteStream):
+    pass
+
+
+class LimitedTransport(httpx.BaseTransport):
+    """See `ratekeeper.LimitedTransport`."""
+
+    def __init__(self, limiter: Limiter, provider: Any = "openai", **more: Any) -> None:
+        self._door = SyncDoor(httpx, limiter, provider, body=_Stream, **more)
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """Wait in line, send, and meter the answer as it is read."""
+        return self._door.handle(request)  # type: ignore[no-any-return]
+
+    def close(self) -> None:
+        """Close the transport below."""
+        self._door.wrap.close()
+
+
+class AsyncLimitedTransport(httpx.AsyncBaseTransport):
+    """See `ratekeeper.AsyncLimitedTransport`."""
+
+    def __init__(
+        self, limiter: AsyncLimiter, provider: Any = "openai", **more: Any
+    ) -> None:
+        self._door = AsyncDoor(httpx, limiter, provider, body=_AsyncStream, **more)
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Wait in line, send, and meter the answer as it is read."""
+        return await self._door.handle(request)  # type: ignore[no-any-return]
+
+    async def aclose(self) -> None:
+        """Close the transport below."""
+        await self._door.wrap.aclose()

@@ -1,0 +1,98 @@
+"""LimitedTransport and AsyncLimitedTransport: limits below any httpx2 client or SDK.
+
+Each wraps another transport and owns nothing else. Every attempt, an SDK's own retries
+included, is one grant.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import httpx2
+
+from ratekeeper.client.door import AsyncDoor, SyncDoor
+from ratekeeper.client.flow import AsyncMeteredStream, MeteredStream
+
+if TYPE_CHECKING:
+    from ratekeeper.limiter import AsyncLimiter, Limiter
+    from ratekeeper.providers.catalog import Provider
+
+
+class Stream(MeteredStream, httpx2.SyncByteStream):
+    """A metered stream that httpx2 takes for its own."""
+
+
+class AsyncStream(AsyncMeteredStream, httpx2.AsyncByteStream):
+    """A metered stream that httpx2 takes for its own."""
+
+
+class LimitedTransport(httpx2.BaseTransport):
+    """Sends each request once a limiter has granted it.
+
+    A refusal becomes the provider's own 429 with the exact wait, so an SDK raises its
+    own rate-limit error at once; with `raise_refusals` it is raised as it is. The wait
+    in line is bounded by the request's read time-out. A request may carry
+    `extensions={"ratekeeper": {...}}` with `key`, `priority`, `timeout`, `again`,
+    `hold`; a response carries there what its error means, or None.
+
+    Example:
+        >>> limiter = Limiter("500 requests/minute", "120k tokens/minute")
+        >>> transport = LimitedTransport(limiter, provider="openai")
+        >>> client = httpx2.Client(transport=transport)
+    """
+
+    def __init__(
+        self,
+        limiter: Limiter,
+        provider: Provider | str = "openai",
+        *,
+        wrap: httpx2.BaseTransport | None = None,
+        raise_refusals: bool = False,
+    ) -> None:
+        self._door = SyncDoor(
+            httpx2,
+            limiter,
+            provider,
+            wrap=wrap,
+            body=Stream,
+            raise_refusals=raise_refusals,
+        )
+
+    def handle_request(self, request: httpx2.Request) -> httpx2.Response:
+        """Wait in line, send, and meter the answer as it is read."""
+        response: httpx2.Response = self._door.handle(request)
+        return response
+
+    def close(self) -> None:
+        """Close the transport below."""
+        self._door.wrap.close()
+
+
+class AsyncLimitedTransport(httpx2.AsyncBaseTransport):
+    """The same for `httpx2.AsyncClient` and the async SDKs; see `LimitedTransport`."""
+
+    def __init__(
+        self,
+        limiter: AsyncLimiter,
+        provider: Provider | str = "openai",
+        *,
+        wrap: httpx2.AsyncBaseTransport | None = None,
+        raise_refusals: bool = False,
+    ) -> None:
+        self._door = AsyncDoor(
+            httpx2,
+            limiter,
+            provider,
+            wrap=wrap,
+            body=AsyncStream,
+            raise_refusals=raise_refusals,
+        )
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        """Wait in line, send, and meter the answer as it is read."""
+        response: httpx2.Response = await self._door.handle(request)
+        return response
+
+    async def aclose(self) -> None:
+        """Close the transport below."""
+        await self._door.wrap.aclose()
