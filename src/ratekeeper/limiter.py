@@ -2,22 +2,24 @@
 
 Both are thin: a call that fits now takes the store's direct path; one that does not
 becomes a plan for the thread or the asyncio driver. A grant is settled exactly once.
+The file is long because its classes are halves of one thing.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
+import warnings
 from typing import TYPE_CHECKING, Any, Self
 
 from ratekeeper.core import plans, units
 from ratekeeper.core.decision import Denied, LimitStatus, denied
 from ratekeeper.core.limits import CONCURRENT
 from ratekeeper.core.line import Priority, State, Waiter
-from ratekeeper.core.policy import HOLD, Account, costs_of, rules_of
+from ratekeeper.core.policy import COUNTS, HOLD, Account, costs_of, counted, rules_of
 from ratekeeper.core.units import MAX_COST
 from ratekeeper.errors import BudgetExceeded, ConfigError, LimitExceeded
 from ratekeeper.runtime import aio, sync
+from ratekeeper.stores.memory import never_possible
 from ratekeeper.stores.open import open_store
 
 if TYPE_CHECKING:
@@ -39,6 +41,7 @@ class Grant:
     """
 
     __slots__ = (
+        "__weakref__",
         "_costs",
         "_meters",
         "_open",
@@ -61,8 +64,8 @@ class Grant:
         self._costs = costs
         self._taken_us = taken_us
         self._waiter = waiter
-        self._open = True
-        self._renewal: asyncio.TimerHandle | None = None
+        self._open: bool | None = True  # None: settled twice, and that was reported
+        self._renewal: aio.Renewal | None = None
 
     @property
     def waited_s(self) -> float:
@@ -74,7 +77,7 @@ class Grant:
     @property
     def is_open(self) -> bool:
         """Whether the grant has not been settled yet."""
-        return self._open
+        return self._open is True
 
     def settle(self, **actual: int | Decimal | str) -> None:
         """True the grant up to what was really used, and give its slot back.
@@ -86,9 +89,10 @@ class Grant:
             if (
                 type(amount) is not int
                 or not 0 <= amount <= MAX_COST
-                or unit in units.CURRENCIES
+                or unit not in COUNTS
             ):
-                actual[unit] = units.count(unit, amount)
+                actual = self._counted(actual)  # type: ignore[assignment]  # narrower
+                break
         if self._open and self._renewal is None:
             self._open = False
         elif not self._close("settle"):
@@ -119,7 +123,7 @@ class Grant:
         `window_s` are the limit it named (without one, or one not held here: all of
         them). The request counts; `actual` settles the rest, and money comes back.
         """
-        checked = {unit: units.count(unit, amount) for unit, amount in actual.items()}
+        checked = self._counted(actual)
         for meter in self._meters:
             if meter.limit.is_money:
                 checked.setdefault(meter.limit.unit, 0)
@@ -132,7 +136,7 @@ class Grant:
             for meter in named or self._meters
             if not meter.limit.is_money and meter.limit.unit != CONCURRENT
         ]
-        self._store.pause(rates or named, hint_us)
+        self._store.pause(rates or named or self._meters, hint_us)
         if self._close("refused"):
             self._store.settle(self._meters, self._costs, self._taken_us, checked)
 
@@ -150,30 +154,37 @@ class Grant:
             if _is_named(meter, unit, window_s):
                 self._store.confirm(meter, remaining, charged)
 
-    def _renew_slots(self) -> None:
-        """Keep concurrency slots while a task holds them: half-way through each hold.
+    def _hold_again(self, hold_us: int) -> bool:
+        """Hold the concurrency slots from now on; False if none is held any more."""
+        held = False
+        costs = [*self._costs]
+        until_us = self._store.now_us() + hold_us
+        for at, meter in enumerate(self._meters):
+            if meter.unit == CONCURRENT and self._open:
+                old_us = self._taken_us + costs[at]
+                if self._store.renew(meter, old_us, until_us):
+                    costs[at] = until_us - self._taken_us
+                    held = True
+        self._costs = costs
+        if not self._open:  # settled by another thread meanwhile
+            self._store.settle(self._meters, costs, self._taken_us, {})
+        return held
 
-        The lease then outlives neither its holder's loop nor a settled grant.
-        """
-        for i, meter in enumerate(self._meters):
-            if meter.limit.unit == CONCURRENT and self._open:
-                hold_us = self._costs[i]
-                loop = asyncio.get_running_loop()
-                self._renewal = loop.call_later(hold_us / 2e6, self._renew, i, hold_us)
+    def _keep_slots(self) -> None:
+        """Renew the concurrency slots for as long as the grant is open."""
+        for meter, hold_us in zip(self._meters, self._costs, strict=True):
+            if meter.unit == CONCURRENT:
+                self._renewal = aio.Renewal(self._hold_again, hold_us)
+                return
 
-    def _renew(self, at: int, hold_us: int) -> None:
-        meter, held = self._meters[at], self._costs[at]
-        now = self._store.now_us()
-        until = now + hold_us
-        if self._store.renew(meter, self._taken_us + held, until):
-            self._costs = [*self._costs]
-            self._costs[at] = until - self._taken_us
-            loop = asyncio.get_running_loop()
-            self._renewal = loop.call_later(hold_us / 2e6, self._renew, at, hold_us)
+    def _counted(self, actual: dict[str, Any]) -> dict[str, int]:
+        return counted(actual, [meter.unit for meter in self._meters])
 
     def _close(self, verb: str) -> bool:
         if not self._open:
-            _log.warning("a grant was settled twice (%s): the second is ignored", verb)
+            if self._open is False:
+                _log.warning("a grant was settled twice (%s): that is ignored", verb)
+                self._open = None
             return False
         self._open = False
         if self._renewal is not None:
@@ -208,6 +219,7 @@ def _is_named(meter: Meter, unit: str | None, window_s: float | None) -> bool:
 _ABSURD_S = 31 * 24 * 3600.0  # a hint beyond a month is ignored
 
 
+_NORMAL = Priority.NORMAL  # reading a member of an Enum is no small price
 _USUAL = {"requests": 1, CONCURRENT: HOLD}
 
 
@@ -221,56 +233,44 @@ class _Front:
         store: MemoryStore | str = "memory://",
         account: Account | None = None,
     ) -> None:
-        self._rules = rules_of(limits, account)
         self._account = account
         self._store = open_store(store, shared=name is not None)
-        self._scope = self._store.scope(name, self._rules)
-        self._has_slots = any(rule.limit.unit == CONCURRENT for rule in self._rules)
-        # What the direct path reads: each limit's unit and what a call takes unless it
-        # says so. None leaves it to `costs_of`, as do sums of money, which are scaled.
-        self._units = [
-            (
-                "" if rule.limit.is_money else rule.limit.unit,
-                _USUAL.get(rule.limit.unit),
-            )
-            for rule in self._rules
-        ]
+        self._scope = self._store.scope(name, rules_of(limits, account))
+        own = [rule.limit.unit for rule in self._scope.rules]
+        self._has_slots = CONCURRENT in own
+        # What the direct path reads: the plain counts a call may state, and each limit's
+        # unit with what a call takes unless it says so. All else is left to `_asked`.
+        self._counts = frozenset({*own} - {CONCURRENT} - units.CURRENCIES)
+        self._units = [(unit, _USUAL.get(unit)) for unit in own]
 
     @property
     def limits(self) -> tuple[Limit, ...]:
         """The limits in force, their algorithms filled in."""
         return tuple(rule.limit for rule in self._scope.rules)
 
-    def update(self, *limits: Limit | str) -> None:
-        """Change amounts live: what was used is kept, nobody loses a place in line."""
-        rules = rules_of(limits, self._account)
-        self._store.update(self._scope, rules)
-        self._rules = rules
+    def __repr__(self) -> str:
+        said = ", ".join(repr(rule.text) for rule in self._scope.rules)
+        name = f", name={self._scope.name!r}" if self._scope.name else ""
+        return f"{type(self).__name__}({said}{name})"
 
-    def status(self, key: str = "") -> dict[str, LimitStatus]:
-        """Return, by limit: used, remaining, reset_after_s, waiting."""
+    def _update(self, limits: tuple[Limit | str, ...]) -> None:
+        self._store.update(self._scope, rules_of(limits, self._account))
+
+    def _status(self, key: str) -> dict[str, LimitStatus]:
         rows = self._store.status(self._scope, key)
         return {row.limit: row for row in rows}
 
-    def try_acquire(
+    def _try(
         self,
-        *,
-        key: str = "",
-        hold: float | None = None,
-        also: Iterable[tuple[_Front, str]] = (),
-        **cost: int | Decimal | str,
+        key: str,
+        hold: float | None,
+        also: Iterable[tuple[_Front, str]],
+        cost: dict[str, Any],
     ) -> Grant | Denied:
-        """Grant or deny now, without waiting and without overtaking those who wait.
-
-        Costs are named by unit: `tokens=500`; `requests` is 1 unless said. `also`
-        names more (limiter, key) pairs that must grant together with this one.
-        Raises `NeverPossible` for a call larger than a limit, `TypeError` where a
-        limit counts something the call does not state.
-        """
         grant = None if also else self._direct(key, hold, cost)
         if grant is not None:
             return grant
-        costs, targets = self._targets(key, also, cost, hold)
+        costs, targets = self._asked(key, hold, also, cost)
         waiter = self._store.try_take(targets, costs)
         if waiter.state is State.GRANTED:
             return Grant(self._store, waiter.meters, costs, waiter.granted_us, waiter)
@@ -281,48 +281,50 @@ class _Front:
         self, key: str, hold: float | None, cost: dict[str, Any]
     ) -> Grant | None:
         """Check the costs, and grant where nothing stands in the way."""
-        costs = []
+        costs: list[Any] = []
+        plain = hold is None
         for unit, usual in self._units:
             amount = cost.get(unit, usual)
             if type(amount) is not int or not 0 <= amount <= MAX_COST:
-                costs = self._costs(cost, hold)
-                break
+                plain = False
             costs.append(amount)
-        if hold is not None:
-            costs = self._costs(cost, hold)
+        for unit in cost:
+            if unit not in self._counts:
+                plain = False
+        if not plain:
+            costs, _ = self._asked(key, hold, (), cost)
         taken = self._store.take(self._scope, key, costs)
         if taken is None:
             return None
         return Grant(self._store, taken[0], costs, taken[1])
 
-    def _costs(self, cost: dict[str, Any], hold: float | None) -> list[int]:
-        return costs_of(self._rules, cost, HOLD if hold is None else _hold_us(hold))
-
-    def _targets(
+    def _asked(
         self,
         key: str,
+        hold: float | None,
         also: Iterable[tuple[_Front, str]],
         cost: dict[str, Any],
-        hold: float | None,
     ) -> tuple[list[int], list[Target]]:
-        costs = self._costs(cost, hold)
-        if not isinstance(key, str):
-            msg = f"key= is a string, not {type(key).__name__}"
-            raise TypeError(msg)
-        targets: list[Target] = [(self._scope, key)]
+        """Check what a call asks for: its cost in each limit, and whose limits."""
+        hold_us = HOLD if hold is None else _hold_us(hold)
+        targets = [(self._scope, key)]
         for other, other_key in also:
             if other._store is not self._store:
                 msg = "all limits of one call live in one store: pass store= to both"
                 raise ConfigError(msg)
             targets.append((other._scope, other_key))
-            costs = costs + other._costs(cost, hold)
-        return costs, targets
+        rules = [rule for scope, _ in targets for rule in scope.rules]
+        checked = counted(cost, [rule.limit.unit for rule in rules])
+        return costs_of(rules, checked, hold_us), targets
 
     def _granted(self, waiter: Waiter) -> Grant:
         """Turn a waiter whose fate is decided into a grant or the error."""
         meter = waiter.held_by
         if waiter.state is not State.GRANTED:
             assert meter is not None
+            cost = waiter.cost_of(meter)
+            if meter.never(cost):  # the limit was lowered meanwhile
+                raise never_possible(meter, cost)
             answer = denied(meter, waiter.wait_us)
             kind = BudgetExceeded if meter.limit.is_money else LimitExceeded
             raise kind(
@@ -347,20 +349,23 @@ def _priority(name: str) -> Priority:
 def _timeout_us(timeout: float | None) -> int | None:
     if timeout is None:
         return None
-    if isinstance(timeout, bool) or not isinstance(timeout, int | float):
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
         msg = f"timeout= is a number of seconds or None, not {type(timeout).__name__}"
         raise TypeError(msg)
     if timeout != timeout:  # noqa: PLR0124 - NaN
         msg = "timeout= is not a number"
         raise ConfigError(msg)
     # A deadline that has passed is a denial, not an error: it counts as 0.
-    return None if timeout > _ABSURD_S else units.micros(max(0.0, timeout))
+    return None if timeout > _LIFETIME_S else units.micros(max(0.0, timeout))
+
+
+_LIFETIME_S = 3e9  # a century: no wait is longer
 
 
 def _hold_us(hold: float) -> int:
     if (
         isinstance(hold, bool)
-        or not isinstance(hold, int | float)
+        or not isinstance(hold, (int, float))
         or not 0 < hold <= _ABSURD_S
     ):
         msg = f"hold={hold!r}: expected the longest life of a slot in seconds"
@@ -394,23 +399,53 @@ class Limiter(_Front):
         wait; 0 grants or refuses now. `again` marks another attempt of a call that has
         had its turn: it stands at the head of its class. See `try_acquire` as well.
         """
+        timeout_us = None if timeout is None else _timeout_us(timeout)
+        rank = _NORMAL if priority == "normal" else _priority(priority)
         grant = None if also else self._direct(key, hold, cost)
         if grant is not None:
             return grant
-        costs, targets = self._targets(key, also, cost, hold)
+        costs, targets = self._asked(key, hold, also, cost)
         waiter = Waiter(
             costs,
-            timeout_us=_timeout_us(timeout),
-            priority=_priority(priority),
+            timeout_us=timeout_us,
+            priority=rank,
             again=again,
-            seat=sync.ThreadSeat(),
+            seat=sync.ThreadSeat(self._store),
         )
         sync.run(plans.acquire(waiter), self._store, targets)
         return self._granted(waiter)
 
+    def try_acquire(
+        self,
+        *,
+        key: str = "",
+        hold: float | None = None,
+        also: Iterable[tuple[_Front, str]] = (),
+        **cost: int | Decimal | str,
+    ) -> Grant | Denied:
+        """Grant or deny now, without waiting and without overtaking those who wait.
+
+        Costs are named by unit: `tokens=500`; `requests` is 1 unless said. `also`
+        names more (limiter, key) pairs that must grant together with this one.
+        Raises `NeverPossible` for a call larger than a limit, `TypeError` where a
+        limit counts something the call does not state, or nothing counts what it does.
+        """
+        return self._try(key, hold, also, cost)
+
+    def status(self, key: str = "") -> dict[str, LimitStatus]:
+        """Return, by limit: used, remaining, reset_after_s, waiting."""
+        return self._status(key)
+
+    def update(self, *limits: Limit | str) -> None:
+        """Change amounts live: what was used is kept, nobody loses a place in line."""
+        self._update(limits)
+
 
 class AsyncLimiter(_Front):
-    """The same limiter for tasks: `async with limiter.acquire(tokens=500) as grant`."""
+    """The same limiter for tasks: `async with limiter.acquire(tokens=500) as grant`.
+
+    Its concurrency slots are renewed for as long as a grant is open.
+    """
 
     def acquire(
         self,
@@ -425,9 +460,34 @@ class AsyncLimiter(_Front):
     ) -> _Acquire:
         """Wait in line for a grant; await it, or enter it with `async with`.
 
-        See `Limiter.acquire`; a concurrency slot is renewed while the grant is open.
+        See `Limiter.acquire`.
         """
-        return _Acquire(self, key, timeout, priority, hold, also, again, cost)
+        timeout_us = None if timeout is None else _timeout_us(timeout)
+        rank = _NORMAL if priority == "normal" else _priority(priority)
+        pairs = tuple(also) if also else ()
+        return _Acquire(self, key, timeout_us, rank, hold, pairs, again, cost)
+
+    async def try_acquire(
+        self,
+        *,
+        key: str = "",
+        hold: float | None = None,
+        also: Iterable[tuple[_Front, str]] = (),
+        **cost: int | Decimal | str,
+    ) -> Grant | Denied:
+        """Grant or deny now; see `Limiter.try_acquire`."""
+        answer = self._try(key, hold, also, cost)
+        if isinstance(answer, Grant) and (self._has_slots or also):
+            answer._keep_slots()
+        return answer
+
+    async def status(self, key: str = "") -> dict[str, LimitStatus]:
+        """Return, by limit: used, remaining, reset_after_s, waiting."""
+        return self._status(key)
+
+    async def update(self, *limits: Limit | str) -> None:
+        """Change amounts live: what was used is kept, nobody loses a place in line."""
+        self._update(limits)
 
 
 class _Acquire:
@@ -445,54 +505,52 @@ class _Acquire:
         "_hold",
         "_key",
         "_limiter",
-        "_priority",
-        "_timeout",
+        "_rank",
+        "_timeout_us",
     )
 
     def __init__(
         self,
         limiter: AsyncLimiter,
         key: str,
-        timeout: float | None,
-        priority: str,
+        timeout_us: int | None,
+        rank: Priority,
         hold: float | None,
-        also: Iterable[tuple[_Front, str]],
+        also: tuple[tuple[_Front, str], ...],
         again: bool,  # noqa: FBT001 - private
         cost: dict[str, Any],
     ) -> None:
         self._limiter = limiter
         self._key = key
-        self._timeout = timeout
-        self._priority = priority
+        self._timeout_us = timeout_us
+        self._rank = rank
         self._hold = hold
         self._also = also
         self._again = again
-        self._cost = cost
+        self._cost: dict[str, Any] | None = cost
 
     def __await__(self) -> Generator[Any, None, Grant]:
-        limiter = self._limiter
-        grant = None
-        if not self._also:
-            grant = limiter._direct(
-                self._key, self._hold, self._cost
-            )
+        limiter, cost = self._limiter, self._cost
+        if cost is None:
+            msg = "this acquire() has been awaited already: call it anew"
+            raise RuntimeError(msg)
+        self._cost = None
+        grant = None if self._also else limiter._direct(self._key, self._hold, cost)
         if grant is None:
-            grant = yield from self._wait().__await__()
-        if limiter._has_slots:
-            grant._renew_slots()
+            grant = yield from self._wait(cost).__await__()
+        if limiter._has_slots or self._also:
+            grant._keep_slots()
         self._grant = grant
         return grant
 
-    async def _wait(self) -> Grant:
+    async def _wait(self, cost: dict[str, Any]) -> Grant:
         limiter = self._limiter
         store = limiter._store
-        costs, targets = limiter._targets(
-            self._key, self._also, self._cost, self._hold
-        )
+        costs, targets = limiter._asked(self._key, self._hold, self._also, cost)
         waiter = Waiter(
             costs,
-            timeout_us=_timeout_us(self._timeout),
-            priority=_priority(self._priority),
+            timeout_us=self._timeout_us,
+            priority=self._rank,
             again=self._again,
             seat=aio.TaskSeat(store),
         )
@@ -510,6 +568,14 @@ class _Acquire:
     ) -> _Nothing:
         self._grant.__exit__(kind, error, trace)
         return _NOTHING
+
+    def __del__(self) -> None:
+        if self._cost is not None:
+            warnings.warn(
+                "acquire() was never awaited: nothing was limited",
+                RuntimeWarning,
+                stacklevel=2,
+            )
 
 
 class _Nothing:

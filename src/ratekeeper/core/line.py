@@ -311,6 +311,27 @@ def withdraw(waiter: Waiter, now: int) -> list[Waiter]:
     return advance(lines, now)
 
 
+def refuse_lost(meters: Iterable[Meter], now: int) -> list[Waiter]:
+    """Refuse whom a pause or a lowered amount has made wait in vain.
+
+    Returns every waiter whose state or wake time changed.
+    """
+    changed: list[Waiter] = []
+    for meter in meters:
+        for waiter in list(meter.line or ()):
+            if waiter.state is not State.WAITING:
+                continue  # an earlier one's leaving has let it through
+            lines = list(waiter.lacks)
+            end_us = waiter.deadline_us
+            if meter.never(waiter.cost_of(meter)) or (
+                end_us is not None and end_us < meter.paused_until_us
+            ):
+                _consider(waiter, now, changed)
+            if waiter.state is not State.WAITING:
+                changed += advance([m for m in lines if m is not meter], now)
+    return changed
+
+
 def _lacking(waiter: Waiter, now: int) -> list[tuple[Meter, int]]:
     """List the limits that hold a call up now, each with its least wait."""
     lacking = []

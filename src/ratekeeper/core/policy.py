@@ -8,13 +8,14 @@ provider's refund rule and start cold, with a guard for the time a call is in fl
 from __future__ import annotations
 
 import dataclasses
+import difflib
 from typing import TYPE_CHECKING
 
 from ratekeeper.core.gcra import Bucket, second_of
 from ratekeeper.core.limits import CONCURRENT, Algorithm, Limit, parse_limits
 from ratekeeper.core.paced import Paced
 from ratekeeper.core.slots import Slots
-from ratekeeper.core.units import MINUTE, count
+from ratekeeper.core.units import CURRENCIES, MINUTE, count
 from ratekeeper.core.window import FixedWindow, SlidingWindow
 
 if TYPE_CHECKING:
@@ -98,12 +99,35 @@ def rules_of(
 _COLD = 60 * MINUTE  # days start as they are: pacing a day would waste most of it
 
 
-def costs_of(
-    rules: Sequence[Rule], cost: Mapping[str, object], hold_us: int
-) -> list[int]:
+# What code that knows no limits may always say, whether or not a limit counts it.
+COUNTS = frozenset(["requests", "tokens", "input_tokens", "output_tokens"])
+_KEYWORDS = ("timeout", "priority", "key", "hold")
+
+
+def counted(cost: Mapping[str, object], own: Iterable[str]) -> dict[str, int]:
+    """Check the costs a caller states: whole numbers >= 0 of units that exist.
+
+    `own` are the units of the limits at hand. Raises `TypeError` for a unit that
+    nothing counts: a slip such as `token=500` must not pass unseen.
+    """
+    known = sorted({*own, *COUNTS} - {CONCURRENT})
+    for unit in cost:
+        if unit == CONCURRENT:
+            msg = "a call takes one slot: say with hold= how long it may keep it"
+            raise TypeError(msg)
+        if unit not in known and unit not in CURRENCIES:
+            near = difflib.get_close_matches(unit, [*known, *_KEYWORDS], n=1)
+            hint = f" (did you mean {near[0]}=?)" if near else ""
+            msg = f"no limit here counts {unit}={hint}: known are {', '.join(known)}"
+            raise TypeError(msg)
+    return {unit: count(unit, amount) for unit, amount in cost.items()}
+
+
+def costs_of(rules: Sequence[Rule], cost: Mapping[str, int], hold_us: int) -> list[int]:
     """Say what a call takes from each limit, in their order.
 
-    Raises `TypeError` where a limit counts something the call does not state.
+    `cost` has been `counted`. Raises `TypeError` where a limit counts something the
+    call does not state.
     """
     costs = []
     for rule in rules:
@@ -111,7 +135,7 @@ def costs_of(
         if unit == CONCURRENT:
             costs.append(hold_us)
         elif unit in cost:
-            costs.append(count(unit, cost[unit]))
+            costs.append(cost[unit])
         elif unit == "requests":
             costs.append(1)
         else:

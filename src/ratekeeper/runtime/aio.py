@@ -15,7 +15,7 @@ from ratekeeper.core.effects import Enter, Leave, LookAgain, Park, Sleep
 from ratekeeper.core.line import State
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from ratekeeper.core.effects import Effect, Plan
     from ratekeeper.core.line import Waiter
@@ -79,13 +79,9 @@ class _Timer:
             if waiter.state is State.WAITING:
                 seat.desk.look_again(waiter)
             if waiter.state is State.WAITING:
-                if waiter.wake_us > seat.desk.now_us():
-                    self.arm(seat, waiter)
-                else:  # fired a hair early: come back after the next microsecond
-                    waiter.wake_us = seat.desk.now_us() + 1
-                    self.arm(seat, waiter)
+                self.arm(seat, waiter)
             else:
-                seat.resolve()
+                seat.resolve(waiter)
         if self._heap:
             self._set(loop)
 
@@ -111,12 +107,14 @@ class TaskSeat:
 
     def wake(self, waiter: Waiter) -> bool:
         """Tell the task, from any thread; False when its loop is closed."""
+        tell = self._rearm if waiter.state is State.WAITING else self.resolve
+        if asyncio._get_running_loop() is self._loop:  # noqa: SLF001 - exported for this
+            tell(waiter)
+            return True
         try:
-            if waiter.state is State.WAITING:
-                self._loop.call_soon_threadsafe(self._rearm, waiter)
-            else:
-                self._loop.call_soon_threadsafe(self.resolve)
+            self._loop.call_soon_threadsafe(tell, waiter)
         except RuntimeError:  # the loop is closed: its tasks will never run again
+            _TIMERS.pop(self._loop, None)
             return False
         return True
 
@@ -132,14 +130,40 @@ class TaskSeat:
             self._future = None
             self._timer.disarm(waiter)
 
-    def resolve(self) -> None:
+    def resolve(self, waiter: Waiter) -> None:
         """Let the task go on; call it in its loop."""
+        del waiter
         if self._future is not None and not self._future.done():
             self._future.set_result(None)
 
     def _rearm(self, waiter: Waiter) -> None:
         if self._future is not None and waiter.state is State.WAITING:
             self._timer.arm(self, waiter)
+
+
+class Renewal:
+    """Keeps a task's concurrency slots: held again half-way through each hold.
+
+    `hold` holds them for as long again and says whether there was anything to hold. Its
+    owner is only looked at: one that is forgotten keeps its slots no longer than that.
+    """
+
+    __slots__ = ("_handle", "_hold", "_hold_us", "_loop")
+
+    def __init__(self, hold: Callable[[int], bool], hold_us: int) -> None:
+        self._hold = weakref.WeakMethod(hold)
+        self._hold_us = hold_us
+        self._loop = asyncio.get_running_loop()
+        self._handle = self._loop.call_later(hold_us / 2e6, self._fire)
+
+    def _fire(self) -> None:
+        hold = self._hold()
+        if hold is not None and hold(self._hold_us):
+            self._handle = self._loop.call_later(self._hold_us / 2e6, self._fire)
+
+    def cancel(self) -> None:
+        """Stop: the slots are given back."""
+        self._handle.cancel()
 
 
 async def run(plan: Plan, desk: Desk, targets: Sequence[Any] = ()) -> Any:

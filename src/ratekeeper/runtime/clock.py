@@ -6,6 +6,7 @@ wall clock that is turned locks nobody out and gives nobody a second quota.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import TYPE_CHECKING, Protocol
 
@@ -16,13 +17,16 @@ _ANCHOR_NS = time.time_ns() - time.monotonic_ns()
 
 
 class Clock(Protocol):
-    """A source of time, and the way a thread waits by it."""
+    """A source of time, and the way a thread waits by it: on a lock that is held."""
 
     def now_us(self) -> int:
         """Return the time in epoch microseconds."""
 
     def wait(self, lock: threading.Lock, timeout_us: int) -> bool:
         """Wait until `lock` can be taken or the time has passed; True if taken."""
+
+    def wake(self, lock: threading.Lock) -> None:
+        """Release a lock, so that whoever waits for it goes on; twice is once."""
 
 
 class MonotonicClock:
@@ -38,6 +42,12 @@ class MonotonicClock:
         """Wait until `lock` can be taken or the time has passed; True if taken."""
         return lock.acquire(timeout=min(timeout_us / 1e6, _LONGEST_S))
 
+    @staticmethod
+    def wake(lock: threading.Lock) -> None:
+        """Release a lock, so that whoever waits for it goes on; twice is once."""
+        with contextlib.suppress(RuntimeError):  # told twice before it looked
+            lock.release()
+
 
 _LONGEST_S = 24 * 3600.0  # longer waits look again once a day
 
@@ -50,6 +60,7 @@ class Steady:
         self._last_us = clock.now_us()
         self._offset_us = 0
         self.wait = clock.wait
+        self.wake = clock.wake
 
     def now_us(self) -> int:
         """Return the time in epoch microseconds; call it under the store's lock."""

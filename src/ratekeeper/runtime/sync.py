@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -20,9 +19,10 @@ if TYPE_CHECKING:
 class ThreadSeat:
     """A parked thread: it sleeps on a lock that whoever moves the line releases."""
 
-    __slots__ = ("_lock", "_thread")
+    __slots__ = ("_desk", "_lock", "_thread")
 
-    def __init__(self) -> None:
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
         self._lock = threading.Lock()
         self._lock.acquire()
         self._thread = threading.current_thread()
@@ -30,14 +30,13 @@ class ThreadSeat:
     def wake(self, waiter: Waiter) -> bool:
         """Tell the thread; False when it has ended."""
         del waiter
-        with contextlib.suppress(RuntimeError):  # told twice before it looked
-            self._lock.release()
+        self._desk.clock.wake(self._lock)
         return self._thread.is_alive()
 
-    def park(self, desk: Desk, waiter: Waiter) -> None:
+    def park(self, waiter: Waiter) -> None:
         """Sleep until told, or until it is time to look again."""
-        clock = desk.clock
-        clock.wait(self._lock, max(0, waiter.wake_us - desk.now_us()))
+        left_us = waiter.wake_us - self._desk.now_us()
+        self._desk.clock.wait(self._lock, max(0, left_us))
 
 
 def run(plan: Plan, desk: Desk, targets: Sequence[Any] = ()) -> Any:
@@ -63,7 +62,7 @@ def _perform(effect: Effect, desk: Desk, targets: Sequence[Any]) -> None:
             if waiter.state is State.WAITING:
                 seat = waiter.seat
                 assert isinstance(seat, ThreadSeat)
-                seat.park(desk, waiter)
+                seat.park(waiter)
         case LookAgain(waiter):
             desk.look_again(waiter)
         case Leave(waiter):

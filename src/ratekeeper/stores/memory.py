@@ -7,14 +7,17 @@ forgotten first, and one that is at its limit never is.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import threading
 import warnings
 import weakref
-from typing import TYPE_CHECKING
+from collections import deque
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
-from ratekeeper.core import line
+from ratekeeper.core import line, units
 from ratekeeper.core.decision import LimitStatus, status_of
 from ratekeeper.core.limits import CONCURRENT
 from ratekeeper.core.line import State, Waiter
@@ -23,7 +26,7 @@ from ratekeeper.errors import ConfigError, NeverPossible, StoreUnavailable
 from ratekeeper.runtime.clock import MonotonicClock, Steady
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from ratekeeper.core.meter import Meter
     from ratekeeper.core.policy import Rule
@@ -31,13 +34,14 @@ if TYPE_CHECKING:
 
 Target = tuple["Scope", str]  # whose limits, and which key
 
-_LOOK = 32  # rows looked at to find one to forget
+_LOOK = 8  # rows looked at for the one that holds least
+_LOOK_ON = 512  # rows looked at before all are taken to be at their limits
 
 
 class Scope:
     """The limits that share a name, and their meters by key."""
 
-    __slots__ = ("name", "rows", "rules")
+    __slots__ = ("__weakref__", "name", "rows", "rules")
 
     def __init__(self, name: str, rules: Sequence[Rule]) -> None:
         self.name = name
@@ -63,11 +67,19 @@ class MemoryStore:
             raise ConfigError(msg)
         self.clock = MonotonicClock() if clock is None else Steady(clock)
         self._now = self.clock.now_us
-        self._lock = threading.Lock()
+        # Reentrant, and `_moving` says that a line is being moved: the garbage
+        # collector may close a forgotten stream, and settle its grant, anywhere.
+        self._lock = threading.RLock()
+        self._moving = False
+        self._later: deque[Callable[[], None]] = deque()
         self._max_keys = max_keys
         self._max_waiting = max_waiting
-        self._scopes: dict[str, Scope] = {}
-        self._rows: dict[tuple[Scope, str], None] = {}  # oldest first
+        # A scope lives while a limiter refers to it or a key of it is kept.
+        self._scopes: weakref.WeakValueDictionary[str, Scope] = (
+            weakref.WeakValueDictionary()
+        )
+        self._rows: list[Target] = []  # a ring once it is full, gone round by the hand
+        self._hand = 0
         self._seq = itertools.count()
         self._waiting = 0
         _STORES.add(self)
@@ -86,25 +98,29 @@ class MemoryStore:
     def update(self, scope: Scope, rules: Sequence[Rule]) -> None:
         """Change amounts live: what was used is kept, nobody loses a place."""
         known = [rule.limit.identity for rule in scope.rules]
-        if known != [rule.limit.identity for rule in rules]:
+        given = {rule.limit.identity: rule for rule in rules}
+        if set(known) != set(given):
             had = ", ".join(rule.text for rule in scope.rules)
             msg = (
                 f"'{scope.name}' already limits {had}: only amounts change live, "
                 "use another name for other limits"
             )
             raise ConfigError(msg)
-        with self._lock:
-            now = self._now()
-            touched: list[Meter] = []
-            for at, rule in enumerate(rules):
-                if scope.rules[at].limit != rule.limit:
-                    for row in scope.rows.values():
-                        row[at].change(rule.limit, now)
-                        row[at].text = rule.text
-                        touched.append(row[at])
+        self._move(self._changed, scope, [given[identity] for identity in known])
+
+    @staticmethod
+    def _changed(scope: Scope, rules: Sequence[Rule], now: int) -> list[Waiter]:
+        touched: list[Meter] = []
+        for at, rule in enumerate(rules):
+            if scope.rules[at] != rule:
+                for row in scope.rows.values():
+                    meter = row[at]
+                    meter.change(rule.limit, now)
+                    meter.text, meter.refunds = rule.text, rule.refunds
+                    if meter.line is not None:
+                        touched.append(meter)
                 scope.rules[at] = rule
-            told = self._advance(touched, now)
-        self._tell(told)
+        return [*line.refuse_lost(touched, now), *line.advance(touched, now)]
 
     # The direct path: no line, no driver.
 
@@ -142,8 +158,11 @@ class MemoryStore:
 
         Slots are given back. Amounts that `actual` does not name stay as they are.
         """
-        told: list[Waiter] = []
         with self._lock:
+            if self._moving:
+                again = partial(self.settle, meters, costs, taken_us, actual)
+                self._later.append(again)
+                return
             now = self._now()
             freed = False
             at = 0
@@ -160,37 +179,20 @@ class MemoryStore:
                     meter.back(costs[at], taken_us, now)
                     freed = freed or meter.attention
                 at += 1
-            if freed:
-                told = self._advance(meters, now)
-        if told:
-            self._tell(told)
+        if freed:
+            self._move(_advanced, meters)
 
     def give_back(
         self, meters: Sequence[Meter], costs: Sequence[int], taken_us: int
     ) -> None:
         """Undo a grant whose call was never sent."""
-        with self._lock:
-            now = self._now()
-            for meter, cost in zip(meters, costs, strict=True):
-                meter.back(cost, taken_us, now)
-            told = self._advance(meters, now)
-        self._tell(told)
-
-    def _advance(self, meters: Iterable[Meter], now: int) -> list[Waiter]:
-        lines = [meter for meter in meters if meter.attention]
-        if not lines:
-            return []
-        told = line.advance(lines, now)
-        self._count(told)
-        for meter in lines:
-            meter.settle_attention(now)
-        return told
+        self._move(_given_back, meters, costs, taken_us)
 
     # The line.
 
     def try_take(self, targets: Sequence[Target], costs: Sequence[int]) -> Waiter:
         """Grant or refuse now, never overtaking anyone who waits."""
-        waiter = Waiter(costs, timeout_us=0, priority=line.Priority.BATCH)
+        waiter = Waiter(costs, timeout_us=0, priority=line.LAST)
         self.enter(waiter, targets)
         return waiter
 
@@ -199,87 +201,102 @@ class MemoryStore:
 
         Raises `NeverPossible` for a call no wait would let through.
         """
-        with self._lock:
-            now = self._now()
-            meters = [m for scope, key in targets for m in self._row(scope, key, now)]
-            if len({id(meter) for meter in meters}) != len(meters):
-                msg = "one call names the same limiter and key twice"
-                raise ConfigError(msg)
-            for meter, cost in zip(meters, waiter.costs, strict=True):
-                if meter.never(cost):
-                    raise NeverPossible(_too_large(meter, cost), limit=meter.text)
-            if self._waiting >= self._max_waiting and waiter.timeout_us != 0:
-                msg = f"{self._waiting} calls are waiting already (max_waiting)"
-                raise StoreUnavailable(msg)
-            waiter.arrive(meters, now, next(self._seq))
-            told = line.enter(waiter, now)
-            for meter in meters:
-                meter.settle_attention(now)
-            self._count(told)
-            if waiter.state is State.WAITING:
+        self._move(self._entered, waiter, targets)
+        if waiter.state is State.LEFT:
+            msg = f"{self._max_waiting} calls are waiting already (max_waiting)"
+            raise StoreUnavailable(msg)
+
+    def _entered(
+        self, waiter: Waiter, targets: Sequence[Target], now: int
+    ) -> list[Waiter]:
+        meters = [m for scope, key in targets for m in self._row(scope, key, now)]
+        if len({id(meter) for meter in meters}) != len(meters):
+            msg = "one call names the same limiter and key twice"
+            raise ConfigError(msg)
+        if any(key not in scope.rows for scope, key in targets):
+            raise StoreUnavailable(_FULL.format(self._max_keys))
+        for meter, cost in zip(meters, waiter.costs, strict=True):
+            if meter.never(cost):
+                raise never_possible(meter, cost)
+        waiter.arrive(meters, now, next(self._seq))
+        told = line.enter(waiter, now)
+        self._count(told)
+        if waiter.state is State.WAITING:
+            if self._waiting < self._max_waiting:
                 waiter.stood = True
                 self._waiting += 1
-        self._tell(w for w in told if w is not waiter)
+            else:
+                told += line.withdraw(waiter, now)
+        for meter in meters:
+            meter.settle_attention(now)
+        return [other for other in told if other is not waiter]
 
     def look_again(self, waiter: Waiter) -> None:
         """Reconsider a waiter whose wake time has come."""
-        with self._lock:
-            told = []
-            if waiter.state is State.WAITING:
-                now = self._now()
-                told = line.look_again(waiter, now)
-                self._count(told)
-        self._tell(told)
+        self._move(_looked_again, waiter)
 
     def leave(self, waiter: Waiter) -> None:
         """Take a cancelled waiter out, or give its unused grant back: no trace."""
+        self._move(self._left, waiter)
+
+    def _left(self, waiter: Waiter, now: int) -> list[Waiter]:
+        told = []
+        if waiter.state is State.WAITING:
+            told = line.withdraw(waiter, now)
+            told += _advanced(waiter.meters, now)
+        elif waiter.state is State.GRANTED:
+            waiter.state = State.LEFT
+            told = _given_back(waiter.meters, waiter.costs, waiter.granted_us, now)
+        self._count([waiter])
+        return told
+
+    def _move(self, step: Callable[..., list[Waiter]], *args: Any) -> None:
+        """Change lines under the lock, then wake whose fate changed, outside it.
+
+        An owner that is gone (its loop closed, its thread ended) leaves the line.
+        """
+        try:
+            told = self._perform(step, *args)
+            for waiter in told:  # it grows by those whom the gone let through
+                seat = waiter.seat
+                if waiter.state is State.LEFT or seat is None:
+                    continue
+                if not seat.wake(waiter):
+                    told += self._perform(self._left, waiter)
+        finally:
+            while self._later:
+                with contextlib.suppress(IndexError):  # another thread was quicker
+                    self._later.popleft()()
+
+    def _perform(self, step: Callable[..., list[Waiter]], *args: Any) -> list[Waiter]:
         with self._lock:
-            now = self._now()
-            if waiter.state is State.WAITING:
-                told = [*line.withdraw(waiter, now), waiter]
-            elif waiter.state is State.GRANTED:
-                for meter, cost in zip(waiter.meters, waiter.costs, strict=True):
-                    meter.back(cost, waiter.granted_us, now)
-                waiter.state = State.LEFT
-                told = line.advance(waiter.meters, now)
-            else:
-                return
-            self._count(told)
-            for meter in waiter.meters:
-                meter.settle_attention(now)
-        self._tell(told)
+            if self._moving:
+                self._later.append(partial(self._move, step, *args))
+                return []
+            self._moving = True
+            try:
+                told = step(*args, self._now())
+                self._count(told)
+            finally:
+                self._moving = False
+        return told
 
     def _count(self, told: Iterable[Waiter]) -> None:
         """Keep the number of waiters; only those that stood in line were counted."""
         for waiter in told:
-            if waiter.state is not State.WAITING and waiter.stood:
+            if waiter.stood and waiter.state is not State.WAITING:
                 waiter.stood = False
                 self._waiting -= 1
 
-    def _tell(self, told: Iterable[Waiter]) -> None:
-        """Wake owners, outside the lock; drop the waiters of those who are gone."""
-        for waiter in told:
-            if waiter.state is State.LEFT or waiter.seat is None:
-                continue
-            if not waiter.seat.wake(waiter):
-                self.leave(waiter)
-
     # What providers say.
 
-    def pause(self, meters: Iterable[Meter], wait_us: int) -> None:
+    def pause(self, meters: Sequence[Meter], wait_us: int) -> None:
         """Let nobody pass these limits for so long: the provider said so."""
-        with self._lock:
-            now = self._now()
-            for meter in meters:
-                meter.pause(now + wait_us)
+        self._move(_paused, meters, wait_us)
 
     def confirm(self, meter: Meter, remaining: int, charged_before: int) -> None:
         """Tell a cold meter what the provider says is left."""
-        with self._lock:
-            now = self._now()
-            meter.confirm(remaining, charged_before, now)
-            told = self._advance([meter], now)
-        self._tell(told)
+        self._move(_confirmed, meter, remaining, charged_before)
 
     def renew(self, meter: Meter, old_us: int, new_us: int) -> bool:
         """Hold a concurrency slot longer; False if its lease had run out."""
@@ -308,43 +325,110 @@ class MemoryStore:
         """Return the meters of a key, made on first sight."""
         row = scope.rows.get(key)
         if row is None:
-            if len(self._rows) >= self._max_keys:
-                self._forget_one(now)
+            if not isinstance(key, str):
+                msg = f"key= is a string, not {type(key).__name__}"
+                raise TypeError(msg)
             row = tuple(rule.meter(now) for rule in scope.rules)
-            self._rows[scope, key] = None
+            if len(self._rows) < self._max_keys:
+                self._rows.append((scope, key))
+            else:
+                self._rows[self._forget_one(now)] = scope, key
             scope.rows[key] = row
         return row
 
-    def _forget_one(self, now: int) -> None:
-        """Forget the key that holds least among the oldest; never one at its limit."""
-        best: tuple[float, tuple[Scope, str]] | None = None
-        for name in list(itertools.islice(self._rows, _LOOK)):
-            row = name[0].rows[name[1]]
-            del self._rows[name]  # a second chance: to the end of the order
-            self._rows[name] = None
-            if any(meter.is_binding(now) for meter in row):
-                continue
-            held = max(m.used(now) / m.limit.amount for m in row)
-            if best is None or held < best[0]:
-                best = held, name
-        if best is None:
-            msg = (
-                f"the store holds {self._max_keys} keys and those looked at are all at "
-                "their limits: raise max_keys"
-            )
-            raise StoreUnavailable(msg)
-        del self._rows[best[1]]
-        del best[1][0].rows[best[1][1]]
+    def _forget_one(self, now: int) -> int:
+        """Forget the key that holds least of the next few; never one at its limit.
+
+        Returns its place in the ring.
+        """
+        best, least = -1, _BINDING
+        for looked in range(1, min(_LOOK_ON, self._max_keys) + 1):
+            at = self._hand
+            self._hand = (at + 1) % self._max_keys
+            scope, key = self._rows[at]
+            row = scope.rows.get(key)
+            held = 0.0 if row is None else _held(row, now)
+            if held < least:
+                best, least = at, held
+            if least == 0.0 or (looked >= _LOOK and best >= 0):
+                break
+        if best < 0:
+            raise StoreUnavailable(_FULL.format(self._max_keys))
+        scope, key = self._rows[best]
+        scope.rows.pop(key, None)
+        return best
 
     def _start_anew(self) -> bool:
         """Begin empty in a forked child; says whether there was anything."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        self._moving = False
+        self._later.clear()
         used = bool(self._rows)
         for scope, _ in self._rows:
             scope.rows.clear()
         self._rows.clear()
+        self._hand = 0
         self._waiting = 0
         return used
+
+
+_FULL = (
+    "the store holds {} keys and those looked at are all at their limits: "
+    "raise max_keys"
+)
+_BINDING = 2.0  # above any share of a limit
+
+
+def _held(row: Sequence[Meter], now: int) -> float:
+    """Return the largest share of a limit in use, or `_BINDING` for a key at one."""
+    most = 0.0
+    for meter in row:
+        if meter.is_binding(now):
+            return _BINDING
+        used = meter.used(now)
+        if used:
+            most = max(most, used / (used + meter.remaining(now)))
+    return most
+
+
+# The steps of the line, each under the lock; they return whom to tell.
+
+
+def _advanced(meters: Sequence[Meter], now: int) -> list[Waiter]:
+    told = line.advance(meters, now)
+    for meter in meters:
+        meter.settle_attention(now)
+    return told
+
+
+def _given_back(
+    meters: Sequence[Meter], costs: Sequence[int], taken_us: int, now: int
+) -> list[Waiter]:
+    for meter, cost in zip(meters, costs, strict=True):
+        meter.back(cost, taken_us, now)
+    return _advanced(meters, now)
+
+
+def _looked_again(waiter: Waiter, now: int) -> list[Waiter]:
+    if waiter.state is not State.WAITING:
+        return []
+    told = line.look_again(waiter, now)
+    for meter in waiter.meters:
+        meter.settle_attention(now)
+    return told
+
+
+def _paused(meters: Sequence[Meter], wait_us: int, now: int) -> list[Waiter]:
+    for meter in meters:
+        meter.pause(now + wait_us)
+    return line.refuse_lost(meters, now)
+
+
+def _confirmed(
+    meter: Meter, remaining: int, charged_before: int, now: int
+) -> list[Waiter]:
+    meter.confirm(remaining, charged_before, now)
+    return _advanced([meter], now)
 
 
 _STORES: weakref.WeakSet[MemoryStore] = weakref.WeakSet()
@@ -365,8 +449,11 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
-def _too_large(meter: Meter, cost: int) -> str:
-    return (
-        f"the call takes {cost} {meter.limit.unit}, more than the limit "
-        f"'{meter.text}' ever holds: make it smaller or raise the limit"
+def never_possible(meter: Meter, cost: int) -> NeverPossible:
+    """Describe a call that no wait would let through."""
+    much = units.format_money(cost) if meter.limit.is_money else cost
+    return NeverPossible(
+        f"the call takes {much} {meter.limit.unit}, more than the limit "
+        f"'{meter.text}' ever holds: make it smaller or raise the limit",
+        limit=meter.text,
     )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ratekeeper.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Callable, Coroutine
 
 EPOCH = 1_800_000_000_000_000  # a round instant in 2027, in epoch microseconds
 
@@ -22,14 +22,15 @@ class ManualClock:
     """A clock that moves only when told to.
 
     With `auto`, a thread that waits moves it to its own wake time: single-threaded
-    tests then wait in no time. Without, `advance` wakes the threads that are due.
+    tests then wait in no time. Without, `advance` wakes the threads that are due, and
+    `run` plays several threads in virtual time.
     """
 
     def __init__(self, now_us: int = EPOCH, *, auto: bool = False) -> None:
         self._now_us = now_us
         self._auto = auto
         self._guard = threading.Condition()
-        self._parked: dict[threading.Lock, int] = {}
+        self._parked: dict[threading.Lock, int] = {}  # and when each wants to look
 
     def now_us(self) -> int:
         """Return the time in epoch microseconds."""
@@ -39,27 +40,80 @@ class ManualClock:
         """Move time on (or, negative, turn the clock back) and wake who is due."""
         with self._guard:
             self._now_us += round(seconds * 1e6) + us
-            for lock, until in list(self._parked.items()):
-                if until <= self._now_us:
-                    del self._parked[lock]
-                    _release(lock)
+            due = [lock for lock, at in self._parked.items() if at <= self._now_us]
+            for lock in due:
+                del self._parked[lock]
+                lock.release()
 
     def wait(self, lock: threading.Lock, timeout_us: int) -> bool:
         """Wait until `lock` can be taken or the time has passed; True if taken."""
-        if self._auto:
+        with self._guard:
             if lock.acquire(blocking=False):
                 return True
+            until_us = self._now_us + timeout_us
+            if not self._auto and timeout_us > 0:
+                self._parked[lock] = until_us
+                self._guard.notify_all()
+        if self._auto:
             self.advance(us=timeout_us)
-            return False
+        elif timeout_us > 0:
+            try:
+                lock.acquire()
+            finally:
+                with self._guard:
+                    self._parked.pop(lock, None)
+        return self._now_us < until_us
+
+    def wake(self, lock: threading.Lock) -> None:
+        """Release a lock, so that whoever waits for it goes on; twice is once."""
         with self._guard:
-            until = self._now_us + timeout_us
-            if timeout_us <= 0:
-                return lock.acquire(blocking=False)
-            self._parked[lock] = until
-            self._guard.notify_all()
-        lock.acquire()
-        with self._guard:
-            return self._parked.pop(lock, None) is not None
+            self._parked.pop(lock, None)
+            if lock.locked():
+                lock.release()
+
+    def sleep(self, seconds: float) -> None:
+        """Let the calling thread sleep by this clock."""
+        lock = threading.Lock()
+        with lock:
+            self.wait(lock, round(seconds * 1e6))
+
+    def run(self, *tasks: Callable[[], object], patience_s: float = 15.0) -> None:
+        """Run each task in a thread, in virtual time: it passes when all are parked.
+
+        Raises what the tasks raised.
+        """
+        errors: list[BaseException] = []
+        left = len(tasks)
+
+        def play(task: Callable[[], object]) -> None:
+            nonlocal left
+            try:
+                task()
+            except BaseException as error:  # noqa: BLE001 - raised again below
+                errors.append(error)
+            finally:
+                with self._guard:
+                    left -= 1
+                    self._guard.notify_all()
+
+        threads = [
+            threading.Thread(target=play, args=(task,), daemon=True) for task in tasks
+        ]
+        for thread in threads:
+            thread.start()
+        while left:
+            with self._guard:
+                if not self._guard.wait_for(
+                    lambda: len(self._parked) >= left, patience_s
+                ):
+                    msg = f"{len(self._parked)} of {left} threads are parked"
+                    raise TimeoutError(msg)
+                due_us = min(self._parked.values(), default=self._now_us)
+            self.advance(us=max(0, due_us - self._now_us))
+        for thread in threads:
+            thread.join()
+        if errors:
+            raise errors[0]
 
     def await_parked(self, threads: int, timeout_s: float = 5.0) -> None:
         """Wait (in real time) until so many threads are parked."""
@@ -69,11 +123,6 @@ class ManualClock:
             ):
                 msg = f"{len(self._parked)} of {threads} threads are parked"
                 raise TimeoutError(msg)
-
-
-def _release(lock: threading.Lock) -> None:
-    if lock.locked():
-        lock.release()
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
