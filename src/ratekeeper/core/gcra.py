@@ -12,7 +12,7 @@ from math import gcd
 from typing import TYPE_CHECKING
 
 from ratekeeper.core.limits import Algorithm
-from ratekeeper.core.meter import Meter
+from ratekeeper.core.meter import NEVER, Meter
 from ratekeeper.core.units import SECOND
 
 if TYPE_CHECKING:
@@ -28,30 +28,38 @@ class Bucket(Meter):
     """A bucket of `burst` units, refilled at the limit's rate.
 
     A cost above the burst is granted when the bucket is full; the rest is debt.
+    `paced` makes the burst, where the limit says none, one second's worth.
     """
 
-    __slots__ = ("_burst", "_busy_since_us", "_p", "_q", "_slack", "_tat")
+    __slots__ = ("_burst", "_busy_since_us", "_p", "_paced", "_q", "_slack", "_tat")
 
-    def __init__(
-        self, limit: Limit, *, burst: int | None = None, guard_us: int = 0
-    ) -> None:
+    def __init__(self, limit: Limit, *, paced: bool = False, guard_us: int = 0) -> None:
         super().__init__(limit, guard_us=guard_us)
-        self._configure(limit, burst or burst_of(limit))
+        self._paced = paced
         self._tat = 0
         self._busy_since_us = 0
+        self._configure()
 
-    def _configure(self, limit: Limit, burst: int) -> None:
+    def _configure(self) -> None:
+        limit = self.limit
         divisor = gcd(limit.window_us, limit.amount)
-        self._burst = burst
+        self._burst = _capacity(limit, paced=self._paced)
         self._p = limit.window_us // divisor
         self._q = limit.amount // divisor
         # Calls sent at one rate arrive bunched by up to the guard: that much less burst.
-        self._slack = burst * self._p - self.guard_us * self._q
+        # Never less than one unit, and a call above what is left goes when the bucket
+        # is full: a guard as long as the burst must not cost any of the rate.
+        slack = self._burst * self._p - self.guard_us * self._q
+        self._slack = max(slack, self._p)
 
     def wait_us(self, cost: int, now: int) -> int:
         """Return how long until `cost` fits; 0 means now."""
-        cost = min(cost, self._burst)
-        late = self._tat + cost * self._p - self._slack - now * self._q
+        need = cost * self._p
+        if need > self._slack:
+            if self.never(cost):
+                return NEVER
+            need = self._slack
+        late = self._tat + need - self._slack - now * self._q
         if late <= 0 or cost == 0:
             return 0
         return -(-late // self._q)
@@ -79,11 +87,11 @@ class Bucket(Meter):
 
     def backlog_us(self, ahead: int, cost: int, now: int) -> int:
         """Return the least time until `cost` fits once `ahead` has been served."""
-        cost = min(cost, self._burst)
         tat = self._tat
         if ahead:
             tat = max(tat, now * self._q) + ahead * self._p
-        late = tat + cost * self._p - self._slack - now * self._q
+        need = min(cost * self._p, self._slack)
+        late = tat + need - self._slack - now * self._q
         return max(0, -(-late // self._q))
 
     def used(self, now: int) -> int:
@@ -106,31 +114,26 @@ class Bucket(Meter):
         """Put a changed amount in force and keep what was used."""
         used = max(0, self._tat - now * self._q)  # ticks of a p-th of a unit
         paid_by = self._p
-        burst = burst_of(limit)
-        if self._burst != burst_of(self.limit):  # one second's worth, not the limit's
-            burst = second_of(limit)
-        self.limit = limit
-        self._configure(limit, burst)
+        super().change(limit, now)
+        self._configure()
         self._tat = now * self._q - (-used * self._p // paid_by)
 
     def start_cold(self, now: int, pace: Meter) -> None:
-        """Start with what `pace` holds: what an earlier process used is unknown."""
-        self.take(max(0, self._burst - pace.remaining(now)), now)
+        """Start with one second's worth: what an earlier process used is unknown."""
+        del pace
+        self.take(max(0, self._burst - second_of(self.limit)), now)
         self.cold_until_us = now + self.limit.window_us
         self.attention = True  # so that `charged` is kept until `confirm`
 
-    def confirm(self, remaining: int, charged_before: int, now: int) -> None:
-        """Fill up to what the provider says is left, less what it cannot know of."""
-        if self.cold_until_us <= now:
-            return
-        self.cold_until_us = 0
-        later = self.charged - charged_before
-        level = min(self._burst, max(0, remaining - later))
-        self._tat = min(self._tat, now * self._q + (self._burst - level) * self._p)
+    def _level(self, left: int, now: int) -> None:
+        """Hold what the provider says is left."""
+        self._tat = now * self._q + max(0, self._burst - left) * self._p
 
 
-def burst_of(limit: Limit) -> int:
-    """Return the bucket's capacity: the burst said, or one window's worth."""
+def _capacity(limit: Limit, *, paced: bool) -> int:
+    """Return how much a bucket holds: the burst said, or what goes without saying."""
     if limit.algorithm is Algorithm.LEAKY_BUCKET:
         return 1
-    return limit.burst or limit.amount
+    if limit.burst is not None:
+        return limit.burst
+    return second_of(limit) if paced else limit.amount

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from ratekeeper.core.limits import Limit
     from ratekeeper.core.line import Line
 
+NEVER = 1 << 62  # the wait of a call that no wait lets through
+
 
 class Meter:
     """The state of one limit for one key, and the gates in front of it."""
@@ -52,7 +54,7 @@ class Meter:
     # What each algorithm answers.
 
     def wait_us(self, cost: int, now: int) -> int:
-        """Return how long until `cost` fits; 0 means now."""
+        """Return how long until `cost` fits; 0 means now, `NEVER` never."""
         raise NotImplementedError
 
     def take(self, cost: int, now: int) -> None:
@@ -85,7 +87,13 @@ class Meter:
 
     def change(self, limit: Limit, now: int) -> None:
         """Put a changed amount in force and keep what was used."""
-        raise NotImplementedError
+        self.limit = limit
+        if self.pace is not None:
+            self.pace.change(limit, now)
+
+    def weight(self, cost: int) -> int:
+        """Return what a call of this cost counts for in line."""
+        return cost
 
     # What stands before the algorithm.
 
@@ -100,6 +108,14 @@ class Meter:
             else:
                 paced = self.pace.wait_us(cost, now)
                 wait = max(wait, min(paced, self.cold_until_us - now))
+        return wait
+
+    def behind_us(self, ahead: int, cost: int, now: int) -> int:
+        """Return `backlog_us` with pauses and the cold start allowed for."""
+        wait = max(self.backlog_us(ahead, cost, now), self.paused_until_us - now)
+        if self.pace is not None:
+            paced = self.pace.backlog_us(ahead, cost, now)
+            wait = max(wait, min(paced, self.cold_until_us - now))
         return wait
 
     def charge(self, cost: int, now: int) -> None:
@@ -124,14 +140,16 @@ class Meter:
         """End the cold start: the provider has said what is left.
 
         `charged_before` is `charged` as it was when the answered call was granted: what
-        was charged since is not in the provider's figure. What others used counts from
-        now, on the safe side.
+        was charged since is not in the provider's figure.
         """
-        if self.pace is None:
+        if self.cold_until_us <= now:
             return
         self.pace = None
         self.cold_until_us = 0
-        left = max(0, remaining - (self.charged - charged_before))
+        self._level(max(0, remaining - (self.charged - charged_before)), now)
+
+    def _level(self, left: int, now: int) -> None:
+        """Hold no more than `left`: what others used counts from now, to be safe."""
         self.take(max(0, self.remaining(now) - left), now)
 
     def settle_attention(self, now: int) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ratekeeper.core.gcra import Bucket, second_of
+from ratekeeper.core.gcra import Bucket
 from ratekeeper.core.meter import Meter
 from ratekeeper.core.window import SlidingWindow
 
@@ -24,8 +24,7 @@ class Paced(Meter):
 
     def __init__(self, limit: Limit, *, guard_us: int = 0) -> None:
         super().__init__(limit, guard_us=guard_us)
-        burst = limit.burst or second_of(limit)
-        self._bucket = Bucket(limit, burst=burst, guard_us=guard_us)
+        self._bucket = Bucket(limit, paced=True, guard_us=guard_us)
         self._log = SlidingWindow(limit, guard_us=guard_us)
 
     def wait_us(self, cost: int, now: int) -> int:
@@ -70,7 +69,7 @@ class Paced(Meter):
 
     def change(self, limit: Limit, now: int) -> None:
         """Put a changed amount in force and keep what was used."""
-        self.limit = limit
+        super().change(limit, now)
         self._bucket.change(limit, now)
         self._log.change(limit, now)
 

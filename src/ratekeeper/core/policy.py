@@ -11,7 +11,7 @@ import dataclasses
 import difflib
 from typing import TYPE_CHECKING
 
-from ratekeeper.core.gcra import Bucket, second_of
+from ratekeeper.core.gcra import Bucket
 from ratekeeper.core.limits import CONCURRENT, Algorithm, Limit, parse_limits
 from ratekeeper.core.paced import Paced
 from ratekeeper.core.slots import Slots
@@ -52,8 +52,7 @@ class Rule:
         meter.text = self.text
         meter.refunds = self.refunds
         if self.cold:
-            pace = Bucket(self.limit, burst=second_of(self.limit))
-            meter.start_cold(now, pace)
+            meter.start_cold(now, Bucket(self.limit, paced=True))
         return meter
 
 
@@ -89,7 +88,7 @@ def rules_of(
             refunds=limit.is_money
             or limit.unit == CONCURRENT
             or limit.unit in account.refunds,
-            cold=account.cold and not limit.is_money and limit.window_us <= _COLD,
+            cold=account.cold and not limit.is_money and 0 < limit.window_us <= _COLD,
             guard_us=0 if limit.is_money else account.guard_us,
         )
         for limit, text in zip(parse_limits(said, account.unsaid), said, strict=True)

@@ -55,15 +55,28 @@ class Slots(Meter):
         insort(self._expiries, new_us)
         return True
 
+    def weight(self, cost: int) -> int:
+        """Return 1: a call stands in line for one slot, however long it holds it."""
+        del cost
+        return 1
+
     def never(self, cost: int) -> bool:
         """Say no: a limit is at least one slot."""
         del cost
         return False
 
     def backlog_us(self, ahead: int, cost: int, now: int) -> int:
-        """Return how long until the first lease runs out: a lower bound."""
-        del ahead
-        return self.wait_us(cost, now)
+        """Return the wait if all leases run their course, those ahead as long as this.
+
+        Slots come back earlier, and then the line moves on by itself.
+        """
+        self._expire(now)
+        over = len(self._expiries) + ahead - self.limit.amount
+        if over < 0:
+            return 0
+        rounds, at = divmod(over, self.limit.amount)
+        leased = self._expiries[at] - now if at < len(self._expiries) else 0
+        return leased + rounds * cost
 
     def used(self, now: int) -> int:
         """Return how many slots are held."""
@@ -81,8 +94,7 @@ class Slots(Meter):
 
     def change(self, limit: Limit, now: int) -> None:
         """Put a changed number in force; leases above it run out by themselves."""
-        del now
-        self.limit = limit
+        super().change(limit, now)
 
     def start_cold(self, now: int, pace: Meter) -> None:
         """Do nothing: slots of a process that ended are free."""

@@ -14,16 +14,16 @@ from bisect import bisect_left
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
-from ratekeeper.core.meter import Meter
+from ratekeeper.core.meter import NEVER, Meter
 from ratekeeper.core.units import DAY, SECOND
 
 if TYPE_CHECKING:
-    from ratekeeper.core.limits import Limit, Resets
+    from ratekeeper.core.limits import Limit
 
 SLOTS = 480  # a slot is 1/480 of the window: at most 0.21 % on the safe side
-_NEVER = 1 << 62
 _FEW = 4  # a key that made a call or two
-_MANY = 512  # a power of two above SLOTS + 2, the most slots alive at once
+_MANY = 512  # a power of two above SLOTS + 2, the most slots that calls open
+_MOST = 1024  # and those that debt being paid has to itself while there is room
 
 
 class SlidingWindow(Meter):
@@ -62,7 +62,7 @@ class SlidingWindow(Meter):
         self._mask = _FEW - 1
         self._head = 0  # index of the oldest slot
         self._size = 0
-        self._leaves_us = _NEVER  # nothing leaves the window before
+        self._leaves_us = NEVER  # nothing leaves the window before
         self._debt = 0  # taken, but still to come into the window
         self._room = limit.amount  # the limit less the debt
 
@@ -73,6 +73,8 @@ class SlidingWindow(Meter):
         over = self._total + cost - self._room
         if over <= 0 or cost == 0:
             return 0
+        if cost > self.limit.amount:
+            return NEVER
         return self._freed_us(over, now)
 
     def take(self, cost: int, now: int) -> None:
@@ -84,7 +86,8 @@ class SlidingWindow(Meter):
             room = max(0, room)
             self._owe(cost - room)
             cost = room
-        self.admit(cost, now)
+        if cost:
+            self.admit(cost, now)
 
     def admit(self, cost: int, now: int) -> None:
         """Charge what `wait_us` has just said fits at this same instant."""
@@ -97,10 +100,6 @@ class SlidingWindow(Meter):
         """Give back part of what was taken, unless it has left the window."""
         if now >= self._leaves_us:
             self._expire(now)
-        if self._debt:  # the latest charge: it goes first
-            paid = min(cost, self._debt)
-            self._owe(-paid)
-            cost -= paid
         if taken_us <= now - self._window:
             return
         newest = (self._head + self._size - 1) & self._mask
@@ -112,6 +111,8 @@ class SlidingWindow(Meter):
         elif cost > self._total - self._closed:
             cost = self._total - self._closed
         self._total -= cost
+        if self._debt:
+            self._pay(now)
 
     def never(self, cost: int) -> bool:
         """Say whether `cost` is above the limit."""
@@ -120,10 +121,7 @@ class SlidingWindow(Meter):
     def backlog_us(self, ahead: int, cost: int, now: int) -> int:
         """Return the least time until `cost` fits once `ahead` has been served."""
         self._expire(now)
-        amount = self.limit.amount
-        windows = (ahead + cost - 1) // amount if ahead + cost else 0
-        over = self._total + min(ahead + cost, amount) - self._room
-        return max(self._freed_us(over, now), windows * self._window)
+        return self._freed_us(self._total + ahead + cost - self._room, now)
 
     def used(self, now: int) -> int:
         """Return what counts against the limit now."""
@@ -138,23 +136,38 @@ class SlidingWindow(Meter):
     def change(self, limit: Limit, now: int) -> None:
         """Put a changed amount in force and keep what was used."""
         self._expire(now)
-        debt, self._debt = self._debt, 0
-        self.limit = limit
-        self._room = limit.amount
-        if debt:
-            self.take(debt, now)
+        super().change(limit, now)
+        self._room = limit.amount - self._debt
+        if self._debt:
+            self._pay(now)
 
     def _owe(self, amount: int) -> None:
         self._debt += amount
         self._room -= amount
 
+    def _pay(self, now: int) -> None:
+        """Let as much of the debt into the window as there is room for."""
+        paid = min(self._debt, self.limit.amount - self._total)
+        if paid > 0:
+            self._owe(-paid)
+            self.admit(paid, now)
+
     def _freed_us(self, over: int, now: int) -> int:
-        """Return when `over` units will have left the window and paid the debt."""
-        if over <= 0 or self._total == 0:
+        """Return how long until `over` units have left the window for the last time.
+
+        What leaves makes room for what is owed, or for the calls ahead, and that leaves
+        one window later: a first round of what is in the window, in its order, and of
+        what fits beside it now; then rounds of one limit each.
+        """
+        if over <= 0:
             return 0
-        # While there is debt, whatever leaves is at once taken by it and leaves again
-        # one window later: whole rounds first, then the part of a round.
-        rounds, rest = divmod(over - 1, self._total)
+        rounds, rest = 0, over - 1
+        if rest >= self._total:
+            rounds, rest = divmod(rest - self._total, self.limit.amount)
+            rest += self._total - self.limit.amount
+            rounds += 1
+            if rest < 0:  # it goes in now
+                return rounds * self._window
         last_us = self._last_us
         if rest < self._closed:
             index = self._head
@@ -172,6 +185,8 @@ class SlidingWindow(Meter):
             if left_us > now:
                 self._leaves_us = left_us
                 return
+            if self._debt >= self._total == self.limit.amount:
+                left_us += self._skip(left_us, now)
             if self._size:
                 self._total -= self._amounts[self._head]
                 self._closed -= self._amounts[self._head]
@@ -179,13 +194,23 @@ class SlidingWindow(Meter):
                 self._size -= 1
             else:
                 self._total = 0
-            paid = min(self._debt, self.limit.amount - self._total)
-            if paid > 0:
-                self._owe(-paid)
-                self.admit(paid, left_us)
+            if self._debt:
+                if self._size < _MANY:  # a slot of its own: its leaving is foretold
+                    self._closes_us = -1
+                self._pay(left_us)
         self._size = 0  # what lies in the ring was given back
         self._closes_us = -1
-        self._leaves_us = _NEVER
+        self._leaves_us = NEVER
+
+    def _skip(self, left_us: int, now: int) -> int:
+        """Let whole rounds of debt go by at once, however far the clock has jumped."""
+        rounds = min(self._debt // self._total, (now - left_us) // self._window)
+        later_us = rounds * self._window
+        self._owe(-rounds * self._total)
+        self._last_us += later_us
+        for i in range(self._size):
+            self._lasts[(self._head + i) & self._mask] += later_us
+        return later_us
 
     def _open(self, now: int) -> None:
         """Close the open slot into the ring, and begin another."""
@@ -214,34 +239,41 @@ class SlidingWindow(Meter):
         return bisect_left(self._lasts, taken_us, self._head, end)
 
     def _grow(self) -> None:
-        """Go from a few slots to all of them at once: a key costs one of two sizes."""
+        """Go from a few slots to all of them at once: a key costs one of two sizes.
+
+        The third is for one that pays debt all the time.
+        """
+        room = _MANY if self._size < _MANY else _MOST
         order = [(self._head + i) & self._mask for i in range(self._size)]
-        spare = array("q", bytes(8 * (_MANY - self._size)))
+        spare = array("q", bytes(8 * (room - self._size)))
         self._lasts = array("q", [self._lasts[i] for i in order]) + spare
         self._amounts = array("q", [self._amounts[i] for i in order]) + spare
         self._head = 0
-        self._mask = _MANY - 1
+        self._mask = room - 1
 
 
 class FixedWindow(Meter):
-    """Never more than the limit between two resets; clock-aligned or by calendar."""
+    """Never more than the limit between two resets; clock-aligned or by calendar.
 
-    __slots__ = ("_end_us", "_start_us", "_used")
+    What is used above the limit is debt: each window that goes by pays one limit of it.
+    """
+
+    __slots__ = ("_end_us", "_index", "_start_us", "_used")
 
     def __init__(self, limit: Limit, *, guard_us: int = 0) -> None:
-        super().__init__(limit, guard_us=guard_us)
+        # What is sent in the last moment may count in the next window. No more than
+        # half of a window is given up for that: some of it must be left to send in.
+        super().__init__(limit, guard_us=min(guard_us, limit.window_us // 2))
+        self._index = 0
         self._start_us = 0
         self._end_us = 0
         self._used = 0
 
     def wait_us(self, cost: int, now: int) -> int:
         """Return how long until `cost` fits; 0 means now."""
-        if now >= self._end_us:
-            self._roll(now)
-        over = self._used + cost - self.limit.amount
-        if cost == 0 or (over <= 0 and now < self._end_us - self.guard_us):
-            return 0
-        return self._end_after_us(max(1, -(-over // self.limit.amount)), now)
+        if cost > self.limit.amount:
+            return NEVER
+        return self.backlog_us(0, cost, now) if cost else 0
 
     def take(self, cost: int, now: int) -> None:
         """Charge `cost` at `now`, as debt where it does not fit."""
@@ -286,62 +318,60 @@ class FixedWindow(Meter):
         """Put a changed amount in force and keep what was used."""
         if now >= self._end_us:
             self._roll(now)
-        self.limit = limit
+        super().change(limit, now)
 
     def _roll(self, now: int) -> None:
         """Enter the window around `now`; each window gone by pays its share of debt."""
-        if self._used:
-            while self._end_us <= now and self._used:
-                self._used = max(0, self._used - self.limit.amount)
-                self._end_us = window_around(self.limit, self._end_us)[1]
-        self._start_us, self._end_us = window_around(self.limit, now)
+        index = index_of(self.limit, now)
+        gone = index - self._index
+        self._used = max(0, self._used - gone * self.limit.amount)
+        self._index = index
+        self._start_us = start_of(self.limit, index)
+        self._end_us = start_of(self.limit, index + 1)
 
     def _end_after_us(self, windows: int, now: int) -> int:
         """Return how long until the end of the given number of windows."""
-        end_us = self._end_us
-        if self.limit.resets is None:
-            return end_us + (windows - 1) * self.limit.window_us - now
-        for _ in range(min(windows, _FAR) - 1):
-            end_us = window_around(self.limit, end_us)[1]
-        return end_us - now
+        return start_of(self.limit, self._index + windows) - now
 
 
-_FAR = 1200  # calendar windows looked ahead: a hundred years of months
-
-
-def window_around(limit: Limit, now: int) -> tuple[int, int]:
-    """Return the start and end of the window that holds `now`, in epoch microseconds.
+def index_of(limit: Limit, now: int) -> int:
+    """Return the number of the window that holds `now`.
 
     Windows without a reset time are aligned to the epoch; calendar windows follow their
     zone's clock, so a day may have 23 or 25 hours.
     """
     if limit.resets is None:
-        start = now - now % limit.window_us
-        return start, start + limit.window_us
-    daily = limit.window_us == DAY
+        return now // limit.window_us
     zone = ZoneInfo(limit.resets.zone)
     today = datetime.datetime.fromtimestamp(now // SECOND, zone).date()
-    if not daily:
-        today = today.replace(day=1)
-    start = _instant(today, limit.resets, zone)
-    if start > now:
-        return _instant(_step(today, daily=daily, days=-1), limit.resets, zone), start
-    return start, _instant(_step(today, daily=daily, days=1), limit.resets, zone)
+    index = today.toordinal()
+    if limit.window_us != DAY:
+        index = today.year * 12 + today.month - 1
+    return index if start_of(limit, index) <= now else index - 1
 
 
-def _step(day: datetime.date, *, daily: bool, days: int) -> datetime.date:
-    """Go to the next or last day, or to the first of the next or last month."""
-    if daily:
-        return day + datetime.timedelta(days=days)
-    return (day + datetime.timedelta(days=31 if days > 0 else -1)).replace(day=1)
+def start_of(limit: Limit, index: int) -> int:
+    """Return the instant at which a window starts, in epoch microseconds.
 
-
-def _instant(day: datetime.date, resets: Resets, zone: ZoneInfo) -> int:
-    """Return the instant of a local time.
-
-    One that occurs twice is the first; one that daylight saving skips is read with the
-    offset in force before the gap.
+    A time of day that occurs twice is the first of the two; one that daylight saving
+    skips is read with the offset in force before the gap.
     """
+    resets = limit.resets
+    if resets is None:
+        return index * limit.window_us
+    if limit.window_us == DAY:
+        if index >= _LAST_DAY:
+            return NEVER
+        day = datetime.date.fromordinal(index)
+    else:
+        year, month = divmod(index, 12)
+        if year > datetime.MAXYEAR:
+            return NEVER
+        day = datetime.date(year, month + 1, 1)
     hour, minute = divmod(resets.minute_of_day, 60)
+    zone = ZoneInfo(resets.zone)
     local = datetime.datetime.combine(day, datetime.time(hour, minute), zone)
     return int(local.timestamp()) * SECOND
+
+
+_LAST_DAY = datetime.date.max.toordinal()
