@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ratekeeper.client.api import AsyncClient, Client
+    from ratekeeper.client.hooks import anthropic_middleware
+    from ratekeeper.client.http import async_http_client, http_client
+    from ratekeeper.client.transport import AsyncLimitedTransport, LimitedTransport
     from ratekeeper.core.decision import Denied, LimitStatus
     from ratekeeper.core.limits import Algorithm, Limit
     from ratekeeper.errors import (
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Algorithm",
     "AsyncClient",
+    "AsyncLimitedTransport",
     "AsyncLimiter",
     "AuthenticationError",
     "BillingStopped",
@@ -40,6 +44,7 @@ __all__ = [
     "Limit",
     "LimitExceeded",
     "LimitStatus",
+    "LimitedTransport",
     "Limiter",
     "MemoryStore",
     "NeverPossible",
@@ -50,6 +55,9 @@ __all__ = [
     "RatekeeperError",
     "StoreUnavailable",
     "__version__",
+    "anthropic_middleware",
+    "async_http_client",
+    "http_client",
 ]
 
 __version__ = "0.1.0"
@@ -57,14 +65,19 @@ __version__ = "0.1.0"
 _HOMES = {
     "Algorithm": "ratekeeper.core.limits",
     "AsyncClient": "ratekeeper.client.api",
+    "AsyncLimitedTransport": "ratekeeper.client.transport",
     "AsyncLimiter": "ratekeeper.limiter",
     "Client": "ratekeeper.client.api",
     "Denied": "ratekeeper.core.decision",
     "Grant": "ratekeeper.limiter",
     "Limit": "ratekeeper.core.limits",
     "LimitStatus": "ratekeeper.core.decision",
+    "LimitedTransport": "ratekeeper.client.transport",
     "Limiter": "ratekeeper.limiter",
     "MemoryStore": "ratekeeper.stores.memory",
+    "anthropic_middleware": "ratekeeper.client.hooks",
+    "async_http_client": "ratekeeper.client.http",
+    "http_client": "ratekeeper.client.http",
 }
 
 

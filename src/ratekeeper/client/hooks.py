@@ -8,9 +8,8 @@ retry loop, so each attempt is one grant. A refusal is raised as the SDK's own
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
-import anthropic
 import httpx2
 
 from ratekeeper.client import flow
@@ -24,19 +23,37 @@ from ratekeeper.providers.catalog import find_provider
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    import anthropic
+
     from ratekeeper.client.attempt import Ask
 
 _UNSENT = unsent_errors(httpx2)
 _TIMEOUT_S = 600.0  # the SDK's own; a request that sets none does not carry it
 
 
+@overload
+def anthropic_middleware(
+    limiter: Limiter,
+    *,
+    provider: str = ...,
+    timeout: float | None = ...,
+    **options: Any,
+) -> anthropic.MiddlewareCallable: ...
+@overload
+def anthropic_middleware(
+    limiter: AsyncLimiter,
+    *,
+    provider: str = ...,
+    timeout: float | None = ...,
+    **options: Any,
+) -> anthropic.AsyncMiddlewareCallable: ...
 def anthropic_middleware(
     limiter: Limiter | AsyncLimiter,
     *,
     provider: str = "anthropic",
     timeout: float | None = _TIMEOUT_S,
     **options: Any,
-) -> anthropic.Middleware:
+) -> anthropic.MiddlewareCallable | anthropic.AsyncMiddlewareCallable:
     """Build a middleware that limits each attempt of an Anthropic client.
 
     A `Limiter` serves `Anthropic`, an `AsyncLimiter` serves `AsyncAnthropic`. `timeout`
@@ -44,16 +61,16 @@ def anthropic_middleware(
     `key`, `priority` and `hold` of `acquire`.
 
     Example:
-        >>> limiter = Limiter("50 rpm", "30k input_tokens/minute")
+        >>> limiter = Limiter("50 rpm", "30k itpm")
         >>> client = Anthropic(middleware=[anthropic_middleware(limiter)])
     """
     counter = Counter(limiter, find_provider(provider))
     if isinstance(limiter, Limiter):
-        return _Middleware(counter, limiter, timeout, options)
-    return _AsyncMiddleware(counter, limiter, timeout, options)
+        return _Hook(counter, limiter, timeout, options).handle
+    return _AsyncHook(counter, limiter, timeout, options).handle
 
 
-class _Middleware(anthropic.Middleware):
+class _Hook:
     def __init__(
         self,
         counter: Counter,
@@ -85,7 +102,7 @@ class _Middleware(anthropic.Middleware):
         return answers[0]
 
 
-class _AsyncMiddleware(anthropic.Middleware):
+class _AsyncHook:
     def __init__(
         self,
         counter: Counter,
@@ -98,7 +115,7 @@ class _AsyncMiddleware(anthropic.Middleware):
         self._timeout = timeout
         self._options = options
 
-    async def handle_async(
+    async def handle(
         self, request: anthropic.APIRequest, call_next: anthropic.AsyncCallNext
     ) -> anthropic.AsyncAPIResponse[Any]:
         """Send one attempt under a grant."""
@@ -156,6 +173,8 @@ def _refused(
     request: anthropic.APIRequest,
     error: LimitExceeded | NeverPossible,
 ) -> anthropic.RateLimitError:
+    import anthropic
+
     sent = httpx2.Request(request.method, request.url)
     response = refusal(httpx2, counter.provider, sent, error)
     return anthropic.RateLimitError(str(error), response=response, body=response.json())
