@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ratekeeper.cli.main import INTERRUPTED
+from ratekeeper.errors import ConfigError
 
 if TYPE_CHECKING:
     from ratekeeper.simulator.server import Simulator
@@ -33,6 +34,8 @@ _ENFORCEMENTS = ("token-bucket", "quantized", "sliding-log", "fixed-window")
     metavar="LIMIT",
     help='A limit, such as "500 rpm"; may be repeated. Else the usual ones.',
 )
+@click.option("--tier", help="The limits that the provider publishes for this tier.")
+@click.option("--model", help="The model meant, where a tier has several limits.")
 @click.option(
     "--enforce",
     type=click.Choice(_ENFORCEMENTS),
@@ -88,6 +91,8 @@ _ENFORCEMENTS = ("token-bucket", "quantized", "sliding-log", "fixed-window")
 def simulate(
     provider: str,
     limits: tuple[str, ...],
+    tier: str | None,
+    model: str | None,
     keys: tuple[str, ...],
     faults: tuple[str, ...],
     **options: Any,
@@ -103,7 +108,7 @@ def simulate(
 
     simulator = Simulator(
         provider,
-        limits,
+        _limits(provider, limits, tier, model),
         enforce=options["enforce"],
         latency_s=options["latency"],
         jitter_s=options["jitter"],
@@ -130,6 +135,20 @@ def simulate(
         seen = simulator.stats
     click.echo(json.dumps({"stats": seen}) if options["as_json"] else _summary(seen))
     return code
+
+
+def _limits(
+    provider: str, limits: tuple[str, ...], tier: str | None, model: str | None
+) -> tuple[str, ...]:
+    """Take the limits named, or those of a tier; () for the provider's usual ones."""
+    if tier is None and model is None:
+        return limits
+    if limits or tier is None:
+        message = "give either --limit, or --tier and perhaps --model"
+        raise ConfigError(message)
+    from ratekeeper.providers.presets import preset
+
+    return preset(provider, tier=tier, model=model).limits
 
 
 def _until_stopped() -> int:
