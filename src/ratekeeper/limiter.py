@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from ratekeeper.core import plans, units
 from ratekeeper.core.decision import Denied, LimitStatus, denied
@@ -23,7 +23,7 @@ from ratekeeper.stores.memory import never_possible
 from ratekeeper.stores.open import open_store
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Iterator, Sequence
+    from collections.abc import Generator, Iterable, Sequence
     from decimal import Decimal
     from types import TracebackType
 
@@ -583,9 +583,9 @@ class _Nothing:
 
     __slots__ = ()
 
-    def __await__(self) -> Iterator[None]:
+    def __await__(self) -> Generator[Any, None, None]:
         return _EMPTY
 
 
 _NOTHING = _Nothing()
-_EMPTY: Iterator[None] = iter(())
+_EMPTY = cast("Generator[Any, None, None]", iter(()))  # awaited, they are the same

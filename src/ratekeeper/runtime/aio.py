@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ratekeeper.core.line import Waiter
     from ratekeeper.runtime.desk import Desk
 
+_EARLY_S = 1e-7  # a loop's time is a float, and a timer may fire a hair early
 _SPARE = 64  # stale timer entries kept before the heap is swept
 
 
@@ -69,7 +70,7 @@ class _Timer:
         loop = self._loop()
         if loop is None:  # pragma: no cover - it is running this callback
             return
-        now = loop.time()
+        now = loop.time() + _EARLY_S
         due = []
         while self._heap and self._heap[0][0] <= now:
             when, _, seat, waiter = heapq.heappop(self._heap)

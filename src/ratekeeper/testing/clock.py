@@ -6,6 +6,7 @@ A minute of waiting costs no real time and every run of a test sees the same ins
 from __future__ import annotations
 
 import asyncio
+import math
 import selectors
 import threading
 from typing import TYPE_CHECKING, Any
@@ -136,6 +137,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self.clock = ManualClock(now_us)
         self._start_us = now_us
         super().__init__(_Jump(self))
+        self._clock_resolution = _RESOLUTION_S
 
     def time(self) -> float:
         """Return virtual seconds since the loop began."""
@@ -143,7 +145,10 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def jump(self, seconds: float) -> None:
         """Move time on, rounded up to the microsecond so that timers are due."""
-        self.clock.advance(us=max(1, int(seconds * 1e6) + (seconds * 1e6 % 1 > 0)))
+        self.clock.advance(us=max(1, math.ceil((seconds - _RESOLUTION_S) * 1e6)))
+
+
+_RESOLUTION_S = 1e-7  # below a microsecond, above what sums of floats are off by
 
 
 class _Jump(selectors.DefaultSelector):
