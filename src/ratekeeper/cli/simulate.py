@@ -6,6 +6,7 @@ none of its business.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shlex
 import signal
@@ -18,6 +19,8 @@ from ratekeeper.cli.main import INTERRUPTED
 from ratekeeper.errors import ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from ratekeeper.simulator.server import Simulator
 
 _PORT = 4290
@@ -118,23 +121,31 @@ def simulate(
         ban_s=options["ban_hours"] * 3600,
         seed=options["seed"],
     )
-    with serving(simulator, options["host"], options["port"]) as url:
-        host = url.removesuffix(simulator.dialect.base_path)
-        facts = {
-            "provider": simulator.dialect.name,
-            "base_url": url,
-            "stats_url": f"{host}/_stats",
-            "limits": list(simulator.limits),
-            "enforce": options["enforce"],
-        }
-        if options["as_json"]:
-            click.echo(json.dumps(facts))
-        else:
-            click.echo(_greeting(simulator, facts, keys[0] if keys else _ANY_KEY))
-        code = _until_stopped()
+    with (
+        _termination() as stopped,
+        serving(simulator, options["host"], options["port"]) as url,
+    ):
+        code = 0
+        try:
+            _greet(simulator, url, options, keys[0] if keys else _ANY_KEY)
+            stopped.wait()
+        except KeyboardInterrupt:
+            code = INTERRUPTED
         seen = simulator.stats
-    click.echo(json.dumps({"stats": seen}) if options["as_json"] else _summary(seen))
+    as_json = options["as_json"]
+    click.echo(json.dumps({"stats": seen}) if as_json else _summary(seen))
     return code
+
+
+@contextlib.contextmanager
+def _termination() -> Iterator[threading.Event]:
+    """Turn a request to terminate into an event."""
+    stopped = threading.Event()
+    before = signal.signal(signal.SIGTERM, lambda *_: stopped.set())
+    try:
+        yield stopped
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _limits(
@@ -151,17 +162,19 @@ def _limits(
     return preset(provider, tier=tier, model=model).limits
 
 
-def _until_stopped() -> int:
-    """Wait for Ctrl-C (130) or a request to terminate (0)."""
-    stopped = threading.Event()
-    before = signal.signal(signal.SIGTERM, lambda *_: stopped.set())
-    try:
-        stopped.wait()
-    except KeyboardInterrupt:
-        return INTERRUPTED
-    finally:
-        signal.signal(signal.SIGTERM, before)
-    return 0
+def _greet(simulator: Simulator, url: str, options: dict[str, Any], key: str) -> None:
+    """Say where it is and how to reach it."""
+    facts = {
+        "provider": simulator.dialect.name,
+        "base_url": url,
+        "stats_url": f"{url.removesuffix(simulator.dialect.base_path)}/_stats",
+        "limits": list(simulator.limits),
+        "enforce": options["enforce"],
+    }
+    if options["as_json"]:
+        click.echo(json.dumps(facts))
+    else:
+        click.echo(_greeting(simulator, facts, key))
 
 
 def _greeting(simulator: Simulator, facts: dict[str, Any], key: str) -> str:
