@@ -54,6 +54,12 @@ class Client(Front):
     """
 
     _http: httpx2.Client
+    _limiter: Limiter
+
+    @property
+    def limiter(self) -> Limiter:
+        """The limits of the account: their status, and a way to change them live."""
+        return self._limiter
 
     def _connect(
         self,
@@ -61,7 +67,7 @@ class Client(Front):
         proxy: str | None,
         verify: ssl.SSLContext | bool,  # noqa: FBT001 - private
     ) -> None:
-        limiter = self._limiter(Limiter)
+        self._limiter = limiter = self._new_limiter(Limiter)
         if transport is not None and not isinstance(transport, httpx2.BaseTransport):
             msg = (
                 f"transport= is an httpx2.BaseTransport, not {type(transport).__name__}"
@@ -200,6 +206,12 @@ class AsyncClient(Front):
     """
 
     _http: httpx2.AsyncClient
+    _limiter: AsyncLimiter
+
+    @property
+    def limiter(self) -> AsyncLimiter:
+        """The limits of the account: their status, and a way to change them live."""
+        return self._limiter
 
     def _connect(
         self,
@@ -207,7 +219,7 @@ class AsyncClient(Front):
         proxy: str | None,
         verify: ssl.SSLContext | bool,  # noqa: FBT001 - private
     ) -> None:
-        limiter = self._limiter(AsyncLimiter)
+        self._limiter = limiter = self._new_limiter(AsyncLimiter)
         if transport is not None and not isinstance(
             transport, httpx2.AsyncBaseTransport
         ):

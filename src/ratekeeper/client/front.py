@@ -123,7 +123,7 @@ class Front:
     ) -> None:
         raise NotImplementedError
 
-    def _limiter(self, kind: type[_LimiterKind]) -> _LimiterKind:
+    def _new_limiter(self, kind: type[_LimiterKind]) -> _LimiterKind:
         return kind(
             *self._limits, name=self._name, store=self._store, account=self._account
         )
