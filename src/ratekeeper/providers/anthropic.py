@@ -35,10 +35,7 @@ class AnthropicShapes:
         if request is None:
             return shapes.unreadable(endpoint, body)
         model = shapes.model_of(request)
-        try:
-            put = _input_tokens(request, model)
-        except RecursionError:
-            return shapes.unreadable(endpoint, body)
+        put = _input_tokens(request, model)
         return RequestFacts(
             endpoint=endpoint,
             model=model,

@@ -72,6 +72,7 @@ _ANTHROPIC_ROWS = tuple(
         remaining=f"anthropic-ratelimit-{unit.replace('_', '-')}-remaining",
         reset=f"anthropic-ratelimit-{unit.replace('_', '-')}-reset",
         rounded_to=rounded_to,
+        repeats=unit == "tokens",  # the tightest limit in force, whichever that is
     )
     for unit, rounded_to in (
         ("requests", 1),

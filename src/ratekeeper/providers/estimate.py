@@ -284,9 +284,13 @@ class Prompt:
                 self.fixed += max(DOCUMENT, size // BASE64_PER_TOKEN)
                 return [part.get("title"), part.get("context")]
         rest = {k: v for k, v in part.items() if k not in _CARRIERS}
-        if rest:
+        try:
             # Written out, names and marks and all: so tools and calls reach the model.
-            self._text(json.dumps(rest, ensure_ascii=False, separators=(",", ":")))
+            written = json.dumps(rest, ensure_ascii=False, separators=(",", ":"))
+        except RecursionError:  # deeper than it can be written: piece by piece
+            return [*part, *part.values()]
+        if rest:
+            self._text(written)
         return [part.get("content"), part.get("output")]
 
 

@@ -103,7 +103,8 @@ _REGAIN = re.compile(
 class HeaderRow:
     """How a provider shows one limit: the names of three headers.
 
-    `rounded_to` is the step its `remaining` is rounded to, 1 where it is exact.
+    `rounded_to` is the step its `remaining` is rounded to, 1 where it is exact;
+    `repeats` says that it may only show again what another row has shown.
     """
 
     unit: str
@@ -112,6 +113,7 @@ class HeaderRow:
     reset: str
     window_us: int | None = None
     rounded_to: int = 1
+    repeats: bool = False
 
 
 def fold(headers: HeaderSource) -> dict[str, str]:
@@ -264,7 +266,7 @@ def read_readings(
     """
     answered = read_http_date(fields.get("date"), now_us)
     now_us = now_us if answered is None else answered
-    readings = []
+    readings: list[Reading] = []
     for row in rows:
         limit = _count(fields.get(row.limit)) or None
         remaining = _count(fields.get(row.remaining))
@@ -274,6 +276,9 @@ def read_readings(
             elif remaining < limit:
                 remaining = max(0, remaining - row.rounded_to // 2)
         if limit is None and remaining is None:
+            continue
+        others = {one.limit for one in readings if one.unit != "requests"}
+        if row.repeats and limit in others:
             continue
         readings.append(
             Reading(

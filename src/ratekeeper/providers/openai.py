@@ -69,10 +69,7 @@ class OpenAIShapes:
         if request is None:
             return shapes.unreadable(endpoint, body)
         model = shapes.model_of(request)
-        try:
-            put = _input_tokens(endpoint, request, model)
-        except RecursionError:
-            return shapes.unreadable(endpoint, body)
+        put = _input_tokens(endpoint, request, model)
         most = 0 if endpoint is Endpoint.EMBEDDINGS else _max_output(request)
         return RequestFacts(
             endpoint=endpoint,

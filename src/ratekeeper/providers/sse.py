@@ -25,14 +25,17 @@ class ServerEvent(NamedTuple):
 
 
 class SseParser:
-    """Turns bytes into events. `dropped` counts those above the bound."""
+    """Turns bytes into events. `dropped` counts those above the bound.
+
+    The size of an event is that of its lines, without their ends and without comments.
+    """
 
     __slots__ = (
         "_after_cr",
         "_data",
-        "_has_data",
         "_largest",
         "_line",
+        "_size",
         "_skipping",
         "_start",
         "_type",
@@ -42,10 +45,10 @@ class SseParser:
     def __init__(self, largest: int = LARGEST_EVENT) -> None:
         self.dropped = 0
         self._largest = largest
-        self._line = bytearray()  # the line that has not ended yet
-        self._data = bytearray()
-        self._has_data = False
+        self._line = bytearray()  # of the line that has not ended yet
+        self._data: list[bytes] = []
         self._type = ""
+        self._size = 0
         self._skipping = False  # the event is above the bound
         self._after_cr = False
         self._start = True
@@ -53,59 +56,54 @@ class SseParser:
     def feed(self, data: bytes) -> list[ServerEvent]:
         """Return the events that these bytes complete."""
         events: list[ServerEvent] = []
-        if self._after_cr and data:
-            self._after_cr = False
+        if not data:
+            return events
+        if self._after_cr:
             data = data.removeprefix(b"\n")
-        pieces = data.splitlines(keepends=True)
-        for piece in pieces:
+        for piece in data.splitlines(keepends=True):
             line = piece.rstrip(b"\r\n")
-            if len(line) == len(piece):
-                self._grow(self._line, line)
+            ended = len(line) < len(piece)
+            self._size += len(line)
+            if self._size > self._largest:
+                self._skipping = True
+                self._data.clear()
+                if line or self._line:  # what is left of it is a comment, never blank
+                    line = b":"
+                    self._line.clear()
+            if not ended:
+                self._line += line
                 break
             if self._line:
-                self._grow(self._line, line)
-                line = bytes(self._line)
+                line = bytes(self._line) + line
                 self._line.clear()
             self._end_line(line, events)
-        if pieces and pieces[-1].endswith(b"\r"):
-            self._after_cr = True
+        self._after_cr = data.endswith(b"\r")
         return events
 
     def _end_line(self, line: bytes, events: list[ServerEvent]) -> None:
         if self._start:
             self._start = False
             line = line.removeprefix(_BOM)
-        if line:
+        if line.startswith(b":"):
+            self._size -= len(line)
+        elif line:
             self._field(line)
-            return
-        if self._skipping:
-            self.dropped += 1
-        elif self._has_data:
-            events.append(ServerEvent(self._type, bytes(self._data)))
-        self._data.clear()
-        self._has_data = False
-        self._type = ""
-        self._skipping = False
+        else:
+            if self._skipping:
+                self.dropped += 1
+            elif self._data:
+                events.append(ServerEvent(self._type, b"\n".join(self._data)))
+            self._data.clear()
+            self._type = ""
+            self._size = 0
+            self._skipping = False
 
     def _field(self, line: bytes) -> None:
+        if self._skipping:
+            return
         name, _, value = line.partition(b":")
         value = value.removeprefix(b" ")
         if name == b"data":
-            if self._has_data:
-                self._grow(self._data, b"\n")
-            self._has_data = True
-            self._grow(self._data, value)
+            self._data.append(value)
         elif name == b"event":
             self._type = value[:_LARGEST_NAME].decode("utf-8", "replace")
-
-    def _grow(self, buffer: bytearray, data: bytes) -> None:
-        """Add to a buffer, unless the event grows above the bound."""
-        if self._skipping or len(self._data) + len(self._line) + len(data) > (
-            self._largest
-        ):
-            self._skipping = True
-            self._data.clear()
-            if buffer is self._line:
-                buffer[:] = b":"  # what is left of the line is a comment, never blank
-            return
-        buffer += data

@@ -66,9 +66,10 @@ ROWS: tuple[Row, ...] = (
     Row(
         Kind.BILLING,
         codes=_words(
-            "insufficient_quota|credit_balance_exhausted|billing_error"
-            "|billing_hard_limit_reached|billing_not_active|insufficient_balance"
-            "|organization_usage_limit_exceeded|[a-z_]*spend_limit_exceeded"
+            "insufficient_quota|credit_balance_exhausted|insufficient_balance"
+            "|billing_error|billing_hard_limit_reached|billing_not_active"
+            "|[a-z_]*spend_limit_(?:exceeded|reached)|organization_on_hold"
+            "|organization_usage_limit_exceeded|linked_organization_billing_unavailable"
         ),
     ),
     Row(
@@ -90,15 +91,22 @@ ROWS: tuple[Row, ...] = (
     ),
     Row(Kind.STOPPED, _on(429), text=_words("temporarily (?:banned|blocked)")),
     # too steep a rise
-    Row(Kind.RAMP, codes=_words("slow_down")),
+    Row(Kind.RAMP, codes=_words("slow_down|ramp_limit_exceeded")),
     Row(Kind.RAMP, _on(429), text=_words("acceleration limit")),
     # the provider's own trouble
     Row(Kind.OVERLOADED, _on(529)),
     Row(Kind.OVERLOADED, _on(503)),
-    Row(Kind.OVERLOADED, codes=_words("overloaded_error|server_is_overloaded")),
+    Row(
+        Kind.OVERLOADED,
+        codes=_words("(?:model_)?overloaded_error|server_(?:is_)?overloaded"),
+    ),
     # a limit
     Row(Kind.THROTTLED, _on(429)),
-    Row(Kind.THROTTLED, _STREAM, codes=_words("rate_limit_(?:error|exceeded)|429")),
+    Row(
+        Kind.THROTTLED,
+        _STREAM,
+        codes=_words("[a-z_]*rate_limit(?:_error|_exceeded|ed_error)|429"),
+    ),
     # who asks
     Row(Kind.UNAUTHORIZED, _on(401)),
     Row(
@@ -114,7 +122,10 @@ ROWS: tuple[Row, ...] = (
     Row(
         Kind.REJECTED,
         _STREAM,
-        codes=_words("[a-z_]*invalid[a-z_]*|not_found_error|content_[a-z_]+|40[0-9]"),
+        codes=_words(
+            "[a-z_]*(?:invalid|image|policy|content)[a-z_]*|not_found_error"
+            "|data_residency_mismatch|40[0-9]"
+        ),
     ),
     Row(Kind.TRANSIENT, _STREAM),
     Row(Kind.REJECTED),
@@ -124,7 +135,7 @@ ROWS: tuple[Row, ...] = (
 _LIMIT = re.compile(
     r"\b(?P<unit>requests|(?:input |output )?tokens|concurrency|concurrent)\b"
     r"(?: per (?P<count>[0-9]{1,6} )?(?P<period>s|sec|second|min|minute|h|hr|hour|day"
-    r"|week|month)s?\b| (?P<limit>limit|requests|connections))",
+    r"|week|month)s?\b| (?:limit|requests|connections))",
     re.ASCII | re.IGNORECASE,
 )
 _CALLED = {"call rate limit": "requests", "token rate limit": "tokens"}
