@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 def acquire(waiter: Waiter) -> Generator[Effect, None, Waiter]:
     """Wait in line until the call is granted or refused."""
-    yield Enter(waiter)
     try:
+        yield Enter(waiter)
         while waiter.state is State.WAITING:
             yield Park(waiter)
             yield LookAgain(waiter)
