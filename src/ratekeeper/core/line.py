@@ -104,7 +104,7 @@ def refuse_lost(meters: Iterable[Meter], now: int) -> list[Waiter]:
             ):
                 _consider(waiter, now, changed)
             if waiter.state is not State.WAITING:
-                changed += advance([m for m in lines if m is not meter], now)
+                changed += advance(lines, now)
     return changed
 
 

@@ -49,6 +49,11 @@ class _Flow:
         return self._blocks[0][0]
 
     @property
+    def head_cost(self) -> int:
+        """What the first by arrival takes."""
+        return self._costs[0][0]
+
+    @property
     def second(self) -> Waiter | None:
         """The one after the first."""
         return next(islice((w for block in self._blocks for w in block), 1, 2), None)
@@ -102,11 +107,12 @@ def _first(block: list[Waiter]) -> Waiter:
 class _Tier:
     """The flows of one class."""
 
-    __slots__ = ("_flows", "_level", "order", "total")
+    __slots__ = ("_flows", "_free", "_level", "order", "total")
 
     def __init__(self) -> None:
         self._flows: dict[str, _Flow] = {}
         self._level = 0  # the service a flow that joins starts from
+        self._free = 0  # waiters that take nothing of the limit
         self.order: list[tuple[int, int, _Flow]] = []  # those with waiters, as served
         self.total = 0
 
@@ -123,6 +129,7 @@ class _Tier:
         flow.weight = waiter.weight
         flow.add(waiter, cost)
         self.total += cost
+        self._free += not cost
         insort(self.order, (flow.served, flow.head.seq, flow))
 
     def remove(self, waiter: Waiter, cost: int, *, served: bool) -> None:
@@ -131,6 +138,7 @@ class _Tier:
         self._unlist(flow)
         flow.remove(waiter)
         self.total -= cost
+        self._free -= not cost
         if served and not waiter.again:
             flow.served += cost * _SHARE // flow.weight
         if flow:
@@ -166,13 +174,15 @@ class _Tier:
         # Its turn comes when the service of its flow has come this far; by then each
         # of the others has come as far, or has nobody left.
         turn = self._served(waiter) + before * _SHARE // waiter.weight
-        for served, _, flow in islice(self.order, _FLOWS):
+        sooner = bisect_left(self.order, (turn, waiter.seq))
+        for served, _, flow in self.order[: min(sooner, _FLOWS)]:
             if served < 0:
                 before += flow.total
-            elif served >= turn:
-                break
             elif flow is not own:
-                before += min(flow.total, (turn - served) * flow.weight // _SHARE)
+                share = (turn - served) * flow.weight // _SHARE
+                before += max(flow.head_cost, min(flow.total, share))
+        if not self._free:
+            before += max(0, sooner - _FLOWS - 1)  # of the rest, one unit each
         return before
 
     def _served(self, waiter: Waiter) -> int:

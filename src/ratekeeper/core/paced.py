@@ -67,6 +67,10 @@ class Paced(Meter):
         """Return how long until the window is empty."""
         return self._log.reset_us(now)
 
+    def is_binding(self, now: int) -> bool:
+        """Say whether forgetting this would let a key go before its pace allows."""
+        return super().is_binding(now) or self._bucket.is_binding(now)
+
     def change(self, limit: Limit, now: int) -> None:
         """Put a changed amount in force and keep what was used."""
         super().change(limit, now)
