@@ -1,0 +1,274 @@
+"""What a request will take, read from its bytes."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ratekeeper.providers.catalog import PROVIDERS, find_provider
+from ratekeeper.providers.facts import Endpoint, RequestFacts
+
+OPENAI = find_provider("openai")
+ANTHROPIC = find_provider("anthropic")
+CHAT = "/v1/chat/completions"
+TEXT = "Tell me about the history of the town and of those who built it. " * 20
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(
+            st.sampled_from(
+                [
+                    "messages",
+                    "input",
+                    "content",
+                    "type",
+                    "text",
+                    "tools",
+                    "system",
+                    "image_url",
+                    "source",
+                    "data",
+                    "max_tokens",
+                    "n",
+                    "prompt",
+                ]
+            ),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=20,
+)
+
+
+def chat(**fields: object) -> RequestFacts:
+    return read(OPENAI, CHAT, **fields)
+
+
+def messages(**fields: object) -> RequestFacts:
+    return read(ANTHROPIC, "/v1/messages", **fields)
+
+
+def read(provider: object, path: str, **fields: object) -> RequestFacts:
+    body = json.dumps(fields).encode()
+    facts = provider.read_request("POST", path, body)  # type: ignore[attr-defined]  # any provider
+    assert isinstance(facts, RequestFacts)
+    return facts
+
+
+def said(content: object) -> list[dict[str, object]]:
+    return [{"role": "user", "content": content}]
+
+
+@pytest.mark.parametrize(
+    ("provider", "method", "path", "endpoint"),
+    [
+        ("openai", "POST", "/v1/chat/completions", Endpoint.CHAT),
+        ("openai", "post", "/chat/completions?x=1", Endpoint.CHAT),
+        ("openai", "POST", "/v1/chat/completions/", Endpoint.CHAT),
+        ("openai", "POST", "/openai/deployments/x/chat/completions", Endpoint.CHAT),
+        ("openai", "POST", "/v1/completions", Endpoint.CHAT),
+        ("openai", "POST", "/v1/responses", Endpoint.RESPONSES),
+        ("openai", "POST", "/v1/embeddings", Endpoint.EMBEDDINGS),
+        ("openai", "GET", "/v1/chat/completions", Endpoint.OTHER),
+        ("openai", "GET", "/v1/responses/resp_1", Endpoint.OTHER),
+        ("openai", "POST", "/v1/responses/resp_1/cancel", Endpoint.OTHER),
+        ("openai", "GET", "/v1/models", Endpoint.OTHER),
+        ("openai", "POST", "/v1/files", Endpoint.OTHER),
+        ("openai", "POST", "", Endpoint.OTHER),
+        ("anthropic", "POST", "/v1/messages", Endpoint.MESSAGES),
+        ("anthropic", "POST", "/v1/messages?beta=true", Endpoint.MESSAGES),
+        ("anthropic", "POST", "/v1/messages/count_tokens", Endpoint.COUNT_TOKENS),
+        ("anthropic", "POST", "/v1/messages/batches", Endpoint.OTHER),
+        ("anthropic", "GET", "/v1/messages", Endpoint.OTHER),
+        ("deepseek", "POST", "/beta/chat/completions", Endpoint.CHAT),
+    ],
+)
+def test_a_path_tells_what_is_asked_for(
+    provider: str, method: str, path: str, endpoint: Endpoint
+) -> None:
+    facts = find_provider(provider).read_request(method, path, b"{}")
+
+    assert endpoint is facts.endpoint
+
+
+def test_a_chat_request_is_read() -> None:
+    facts = chat(
+        model="gpt-4o", messages=said(TEXT), max_tokens=50, n=2, stream=True, user="u"
+    )
+
+    assert ("gpt-4o", 50, 2, True) == (
+        facts.model,
+        facts.max_output,
+        facts.choices,
+        facts.stream,
+    )
+    assert len(TEXT) / 4 <= facts.input_tokens <= len(TEXT) / 3
+
+
+@pytest.mark.parametrize(
+    ("fields", "bound"),
+    [
+        ({"max_tokens": 50}, 50),
+        ({"max_completion_tokens": 60}, 60),
+        ({"max_tokens": 50, "max_completion_tokens": 60}, 60),
+        ({"max_output_tokens": 70}, 70),
+        ({"max_tokens": 0}, 0),
+        ({"max_tokens": None}, None),
+        ({}, None),
+    ],
+)
+def test_the_callers_bound_is_read_under_each_of_its_names(
+    fields: dict[str, object], bound: int | None
+) -> None:
+    assert bound == chat(messages=said("x"), **fields).max_output
+
+
+def test_every_part_of_a_chat_request_counts() -> None:
+    plain = chat(model="gpt-4o", messages=said("hi")).input_tokens
+    call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": TEXT}}
+    tool = {"type": "function", "function": {"name": "f", "description": TEXT}}
+    richer = (
+        {"messages": [*said("hi"), {"role": "system", "content": TEXT}]},
+        {"messages": said([{"type": "text", "text": TEXT}])},
+        {"messages": said([{"type": "image_url", "image_url": {"url": "https://x"}}])},
+        {"messages": [{"role": "assistant", "content": None, "tool_calls": [call]}]},
+        {"messages": [{"role": "user", "content": "hi", "name": TEXT}]},
+        {"messages": said("hi"), "tools": [tool]},
+        {"messages": said("hi"), "functions": [tool["function"]]},
+        {"messages": said("hi"), "response_format": {"json_schema": {"x": TEXT}}},
+        {"messages": said("hi"), "prediction": {"type": "content", "content": TEXT}},
+        {"messages": said("hi"), "documents": [TEXT]},
+    )
+
+    assert all(
+        chat(model="gpt-4o", **fields).input_tokens > plain + len(TEXT) // 5
+        for fields in richer
+    )
+
+
+def test_what_reaches_no_model_does_not_count() -> None:
+    plain = chat(messages=said("hi")).input_tokens
+
+    assert (
+        plain == chat(messages=said("hi"), metadata={"x": TEXT}, user=TEXT).input_tokens
+    )
+
+
+def test_a_responses_request_is_read() -> None:
+    text = read(OPENAI, "/v1/responses", input=TEXT, max_output_tokens=9)
+    parts = read(
+        OPENAI,
+        "/v1/responses",
+        instructions=TEXT,
+        input=[
+            {"role": "user", "content": [{"type": "input_text", "text": TEXT}]},
+            {"type": "function_call_output", "call_id": "c", "output": TEXT},
+        ],
+    )
+
+    assert (Endpoint.RESPONSES, 9) == (text.endpoint, text.max_output)
+    assert text.input_tokens >= len(TEXT) // 4
+    assert parts.input_tokens >= 3 * len(TEXT) // 4
+
+
+@pytest.mark.parametrize(
+    ("put", "least", "most"),
+    [
+        ("abcd", 1, 4),
+        (["abcd", "abcd"], 2, 8),
+        ([1, 2, 3], 3, 3),
+        ([[1, 2], [3]], 3, 3),
+        (TEXT, len(TEXT) // 4, len(TEXT) // 3),
+    ],
+)
+def test_embeddings_take_texts_and_token_numbers_and_give_no_output(
+    put: object, least: int, most: int
+) -> None:
+    facts = read(OPENAI, "/v1/embeddings", model="text-embedding-3-small", input=put)
+
+    assert least <= facts.input_tokens <= most
+    assert facts.max_output == 0
+
+
+def test_old_completions_take_token_numbers_too() -> None:
+    facts = read(OPENAI, "/v1/completions", prompt=[1] * 1000)
+
+    assert 1000 <= facts.input_tokens <= 1020
+
+
+def test_every_part_of_a_message_request_counts() -> None:
+    plain = messages(model="claude-sonnet-5", max_tokens=5, messages=said("hi"))
+    tool = {"name": "f", "input_schema": {"type": "object"}}
+    richer = (
+        {"messages": said("hi"), "system": TEXT},
+        {"messages": said("hi"), "system": [{"type": "text", "text": TEXT}]},
+        {"messages": said("hi"), "tools": [tool]},
+        {"messages": said([{"type": "image", "source": {"data": "x"}}])},
+        {"messages": said([{"type": "tool_use", "name": "f", "input": {"x": TEXT}}])},
+        {"messages": said([{"type": "tool_result", "content": TEXT}])},
+        {
+            "messages": said(
+                [{"type": "tool_result", "content": [{"type": "text", "text": TEXT}]}]
+            )
+        },
+        {"messages": said([{"type": "thinking", "thinking": TEXT}])},
+    )
+
+    assert all(
+        messages(model="claude-sonnet-5", **fields).input_tokens
+        > plain.input_tokens + len(TEXT) // 5
+        for fields in richer
+    )
+    assert (5, 1) == (plain.max_output, plain.choices)
+
+
+def test_a_model_with_a_finer_tokenizer_takes_more_tokens() -> None:
+    chinese = said("今天天气很好我们一起去公园散步吧" * 10)
+
+    assert (
+        chat(model="gpt-4", messages=chinese).input_tokens
+        > chat(model="gpt-4o", messages=chinese).input_tokens
+    )
+
+
+def test_a_body_that_is_no_object_is_guessed_at_by_its_length() -> None:
+    assert chat().input_tokens > 0
+    assert 25 == OPENAI.read_request("POST", CHAT, b"x" * 99).input_tokens
+    assert 25 == ANTHROPIC.read_request("POST", "/messages", b"x" * 99).input_tokens
+
+
+def test_a_models_name_is_cut_to_a_sensible_length() -> None:
+    assert 256 == len(chat(model="x" * 100_000, messages=said("x")).model)
+
+
+def test_an_absurd_number_of_choices_is_bounded() -> None:
+    assert 10_000 == chat(messages=said("x"), n=10**9).choices
+
+
+@given(JSON | st.dictionaries(st.text(max_size=8), JSON, max_size=3))
+def test_any_json_at_all_is_read(value: object) -> None:
+    body = json.dumps(value).encode()
+    for provider in PROVIDERS.values():
+        for path in (CHAT, "/v1/responses", "/v1/embeddings", "/v1/messages"):
+            facts = provider.read_request("POST", path, body)
+            costs = provider.costs(facts)
+
+            assert facts.input_tokens >= 0
+            assert all(
+                costs.reserved[u] >= costs.charged[u] >= 0 for u in costs.charged
+            )
+
+
+@given(st.binary(max_size=200), st.text(max_size=40), st.text(max_size=8))
+def test_any_bytes_at_all_are_read(body: bytes, path: str, method: str) -> None:
+    for provider in PROVIDERS.values():
+        provider.read_request("POST", CHAT, body)
+        facts = provider.read_request(method, path, body)
+
+        assert facts.endpoint in Endpoint
