@@ -1,0 +1,1 @@
+"""What an operator writes in a file: accounts, their limits and tiers."""

@@ -1,0 +1,261 @@
+"""Read a config file, TOML or YAML: every mistake at once, each with its line.
+
+The file is data from outside: its size and depth are bounded, YAML's anchors are
+refused, and a key named twice is a mistake, not a choice.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import re
+import tomllib
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import msgspec
+
+from ratekeeper.config.model import Account, Config, Provider
+from ratekeeper.core.limits import parse_limits
+from ratekeeper.errors import ConfigError
+from ratekeeper.providers.catalog import find_provider
+from ratekeeper.providers.presets import preset
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+_LARGEST = 1 << 20  # bytes; a config of ten thousand accounts is smaller
+_DEEPEST = 32  # levels; what a config says ends at the fifth
+_UNKNOWN = re.compile(r"unknown field `([^`]*)`")
+_AT = re.compile(r" - at `\$\.?([^`]*)`")
+_TOML_AT = re.compile(r"\(at line (\d+)")
+
+Lines = dict[tuple[str | int, ...], int]  # where each value of the file stands
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Mistake:
+    """One thing that is wrong: in which line (0: unknown), under which name, and why."""
+
+    line: int
+    name: str
+    text: str
+
+    def __str__(self) -> str:
+        where = f"{self.line}: " if self.line else ""
+        return f"{where}{self.name}: {self.text}" if self.name else where + self.text
+
+
+def load(path: Path) -> Config:
+    """Read a file; raises `ConfigError` that lists every mistake in it."""
+    data, lines = _read(path)
+    mistakes = list(_mistakes(data, lines))
+    if mistakes:
+        text = "\n".join(f"{path.name}:{mistake}" for mistake in mistakes)
+        raise ConfigError(text)
+    return msgspec.convert(data, Config)
+
+
+def limits_of(name: str, account: Account) -> tuple[str, ...]:
+    """Return the limits of an account: those it says, or those of its tier."""
+    if account.tier == "":
+        return tuple(account.limits)
+    found = preset(name, tier=str(account.tier), model=account.model or None)
+    return found.limits
+
+
+def _read(path: Path) -> tuple[Any, Lines]:
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        message = f"cannot read {path}: {error.strerror or error}"
+        raise ConfigError(message) from error
+    if len(raw) > _LARGEST:
+        message = f"{path.name} has {len(raw)} bytes: expected at most {_LARGEST}"
+        raise ConfigError(message)
+    text = ""
+    try:
+        text = raw.decode("utf-8-sig")
+        if path.suffix == ".toml":
+            return tomllib.loads(text), _lines_of_toml(text)
+        return _read_yaml(path.name, text)
+    except UnicodeDecodeError as error:
+        message = f"{path.name} is not UTF-8 text"
+        raise ConfigError(message) from error
+    except tomllib.TOMLDecodeError as error:
+        at = _TOML_AT.search(str(error))  # else it is the end of the document
+        line = at[1] if at else text.count("\n") + 1
+        message = f"{path.name}:{line}: {error}"
+        raise ConfigError(message) from error
+    except RecursionError as error:
+        message = f"{path.name} is nested too deeply"
+        raise ConfigError(message) from error
+
+
+def _lines_of_toml(text: str) -> Lines:
+    """Say where the tables begin: as near as tomllib lets anyone come."""
+    lines: Lines = {}
+    counts: dict[tuple[str | int, ...], int] = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        head = re.match(r"\s*\[(\[?)\s*([^\]]+?)\s*\]", line)
+        if head:
+            path = tuple(part.strip(" \"'") for part in head[2].split("."))
+            if head[1]:
+                counts[path] = counts.get(path, -1) + 1
+                path = (*path, counts[path])
+            lines.setdefault(path, number)
+    return lines
+
+
+def _read_yaml(name: str, text: str) -> tuple[Any, Lines]:
+    try:
+        import yaml
+    except ImportError as error:
+        message = (
+            f"{name}: reading YAML needs one more package: pip install "
+            "'ratekeeper[yaml]' (or write TOML)"
+        )
+        raise ConfigError(message) from error
+    lines: Lines = {}
+    try:
+        depth = 0
+        for event in yaml.parse(text, Loader=yaml.SafeLoader):
+            if isinstance(event, yaml.AliasEvent):
+                _wrong(
+                    name, event.start_mark, "anchors are not read here: write it out"
+                )
+            depth += isinstance(event, yaml.CollectionStartEvent)
+            depth -= isinstance(event, yaml.CollectionEndEvent)
+            if depth > _DEEPEST:
+                _wrong(name, event.start_mark, "nested too deeply")
+        loader = yaml.SafeLoader(text)
+        node = loader.get_single_node()
+        if node is None:
+            return {}, lines
+        return _value_of(name, loader, node, (), lines), lines
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        problem = getattr(error, "problem", None) or "is not YAML"
+        _wrong(name, mark, problem, error)
+    except (ValueError, OverflowError) as error:  # dates and numbers YAML cannot hold
+        _wrong(name, None, f"holds a value YAML cannot read: {error}", error)
+
+
+def _wrong(name: str, mark: Any, text: str, cause: Exception | None = None) -> NoReturn:
+    line = f":{mark.line + 1}" if mark is not None else ""
+    message = f"{name}{line}: {text}"
+    raise ConfigError(message) from cause
+
+
+def _value_of(
+    name: str, loader: Any, node: Any, path: tuple[str | int, ...], lines: Lines
+) -> Any:
+    """Turn a YAML node into plain data, and remember where it stands."""
+    import yaml
+
+    lines[path] = node.start_mark.line + 1
+    if isinstance(node, yaml.SequenceNode):
+        return [
+            _value_of(name, loader, one, (*path, at), lines)
+            for at, one in enumerate(node.value)
+        ]
+    if not isinstance(node, yaml.MappingNode):
+        return loader.construct_object(node)
+    found: dict[str, Any] = {}
+    for key_node, value_node in node.value:
+        key = loader.construct_object(key_node)
+        if not isinstance(key, str):
+            _wrong(name, key_node.start_mark, f"{key!r}: expected a name")
+        if key in found:
+            _wrong(name, key_node.start_mark, f"'{key}' is there twice")
+        found[key] = _value_of(name, loader, value_node, (*path, key), lines)
+        lines[*path, key] = key_node.start_mark.line + 1
+    return found
+
+
+def _mistakes(data: Any, lines: Lines) -> Iterator[Mistake]:
+    """Find everything that is wrong, from the outside in."""
+    if not isinstance(data, dict) or not isinstance(data.get("providers", {}), dict):
+        yield from _shape(data, Config, (), lines)
+        return
+    yield from _shape(
+        {k: v for k, v in data.items() if k != "providers"}, Config, (), lines
+    )
+    for name, provider in data.get("providers", {}).items():
+        path: tuple[str | int, ...] = ("providers", name)
+        try:
+            find_provider(_text(provider, "base_url") or name)
+        except ConfigError as error:
+            yield _mistake(path, lines, str(error))
+        accounts = provider.get("accounts", []) if isinstance(provider, dict) else None
+        if not isinstance(accounts, list):
+            yield from _shape(provider, Provider, path, lines)
+            continue
+        rest = {k: v for k, v in provider.items() if k != "accounts"}
+        yield from _shape(rest, Provider, path, lines)
+        for at, account in enumerate(accounts):
+            here = (*path, "accounts", at)
+            wrong = list(_shape(account, Account, here, lines))
+            yield from wrong or _account(name, account, here, lines)
+
+
+def _account(
+    name: str, data: dict[str, Any], path: tuple[str | int, ...], lines: Lines
+) -> Iterator[Mistake]:
+    """Find what is wrong in an account whose shape is right."""
+    account = msgspec.convert(data, Account)
+    if account.api_key and not account.api_key.startswith("env:"):
+        text = "expected env:NAME, the variable that holds the key, not a key"
+        yield _mistake((*path, "api_key"), lines, text)
+    if bool(account.limits) == (account.tier != ""):
+        text = "expected limits or a tier" + (", not both" if account.limits else "")
+        yield _mistake(path, lines, text)
+        return
+    under = (*path, "limits" if account.limits else "tier")
+    for at, limit in enumerate(account.limits):
+        try:
+            parse_limits([limit])
+        except ConfigError as error:
+            yield _mistake((*under, at), lines, str(error).partition("\n")[0])
+            return
+    try:
+        parse_limits(limits_of(name, account))
+    except ConfigError as error:
+        yield _mistake(under, lines, str(error).partition("\n")[0])
+
+
+def _shape(
+    data: Any, kind: type[msgspec.Struct], path: tuple[str | int, ...], lines: Lines
+) -> Iterator[Mistake]:
+    """Check names and types; msgspec stops at the first mistake of one struct."""
+    try:
+        msgspec.convert(data, kind)
+    except msgspec.ValidationError as error:
+        text = str(error)
+        unknown = _UNKNOWN.search(text)
+        if unknown:
+            known = kind.__struct_fields__
+            near = difflib.get_close_matches(unknown[1], known, n=1)
+            hint = (
+                f"did you mean '{near[0]}'?" if near else f"expected {', '.join(known)}"
+            )
+            yield _mistake((*path, unknown[1]), lines, f"not a known name ({hint})")
+            return
+        at = _AT.search(text)
+        inner = re.findall(r"\w+", at[1]) if at else []
+        steps = [int(step) if step.isdigit() else step for step in inner]
+        yield _mistake((*path, *steps), lines, _AT.sub("", text).replace("`", ""))
+
+
+def _text(data: Any, name: str) -> str:
+    value = data.get(name, "") if isinstance(data, dict) else ""
+    return value if isinstance(value, str) else ""
+
+
+def _mistake(path: tuple[str | int, ...], lines: Lines, text: str) -> Mistake:
+    name = ""
+    for step in path:
+        name += f"[{step}]" if isinstance(step, int) else f".{step}" if name else step
+    while path and path not in lines:
+        path = path[:-1]
+    return Mistake(line=lines.get(path, 0) if path else 0, name=name, text=text)
