@@ -629,8 +629,10 @@ def test_a_caller_that_stops_reading_before_the_end_can_drain_the_rest() -> None
         async def drain() -> bytes:
             request = c.client.build_request("POST", chat(wire), json=CHAT)
             response = await c.client.send(request, stream=True)
-            first = await anext(aiter(response.stream))
+            parts = aiter(response.stream)
+            first = await anext(parts)
             rest = [part async for part in response.stream]
+            await parts.aclose()
             await response.aclose()
             return b"".join([first, *rest])
 

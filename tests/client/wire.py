@@ -189,3 +189,43 @@ def _read(connection: socket.socket) -> bytes | None:
 def _hang_up(connection: socket.socket) -> None:
     with contextlib.suppress(OSError):
         connection.shutdown(socket.SHUT_RDWR)
+
+
+def message(put: int = 8, output: int = 5) -> bytes:
+    """Write the body of an Anthropic message with its usage."""
+    said = {"type": "message", "id": "1", "role": "assistant", "model": "m"}
+    content = [{"type": "text", "text": "All is well."}]
+    used = {"input_tokens": put, "output_tokens": output}
+    answer = {**said, "content": content, "usage": used, "stop_reason": "end_turn"}
+    return json.dumps(answer).encode()
+
+
+def message_events(*texts: str, put: int = 8, output: int = 5) -> list[bytes]:
+    """Write an Anthropic stream: its usage begins with the input and ends in full."""
+    start = json.loads(message(put, 1)) | {"content": [], "stop_reason": None}
+    block = {"type": "text", "text": ""}
+    values: list[dict[str, Any]] = [
+        {"type": "message_start", "message": start},
+        {"type": "content_block_start", "index": 0, "content_block": block},
+    ]
+    values += [
+        {
+            "type": "content_block_delta",
+            "index": 0,
+            "delta": {"type": "text_delta", "text": text},
+        }
+        for text in texts
+    ]
+    values += [
+        {"type": "content_block_stop", "index": 0},
+        {
+            "type": "message_delta",
+            "delta": {"stop_reason": "end_turn", "stop_sequence": None},
+            "usage": {"output_tokens": output},
+        },
+        {"type": "message_stop"},
+    ]
+    return [
+        f"event: {value['type']}\ndata: {json.dumps(value)}\n\n".encode()
+        for value in values
+    ]

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ratekeeper.providers.catalog import Provider
     from ratekeeper.providers.facts import Meter, Verdict
 
-OPTIONS = frozenset(["again", "hold", "key", "priority", "timeout"])
+OPTIONS = frozenset(["again", "also", "hold", "key", "priority", "timeout"])
 _PAUSES = frozenset([Kind.THROTTLED, Kind.RAMP, Kind.STOPPED])
 _KEEPS = frozenset([Kind.OVERLOADED, Kind.TRANSIENT])
 _ANY = RequestFacts(endpoint=Endpoint.CHAT)  # to see which units a provider counts

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import sys
 from typing import TYPE_CHECKING, Any
 
 from ratekeeper.client import flow
@@ -104,7 +105,8 @@ def refusal(
 def unsent_errors(library: ModuleType) -> tuple[type[BaseException], ...]:
     """Return what is raised before a connection carries anything.
 
-    A connect time-out is not among them: some transports call a lost connection that.
+    A connect time-out is not among them: the SDKs' aiohttp transport calls every lost
+    connection that, and only its cause tells.
     """
     return (
         library.ConnectError,
@@ -112,6 +114,23 @@ def unsent_errors(library: ModuleType) -> tuple[type[BaseException], ...]:
         library.ProxyError,
         library.UnsupportedProtocol,
     )
+
+
+def never_left(error: BaseException, unsent: tuple[type[BaseException], ...]) -> bool:
+    """Say whether an error means that the provider has not heard of the request."""
+    aiohttp = sys.modules.get("aiohttp")
+    if aiohttp is not None:
+        unsent = (
+            *unsent,
+            aiohttp.ClientConnectorError,
+            aiohttp.ConnectionTimeoutError,
+        )
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, unsent):
+            return True
+        cause = cause.__cause__
+    return False
 
 
 class SyncDoor(Door):
@@ -221,7 +240,7 @@ class Watch:
         self, error: BaseException, *, unsent: tuple[type[BaseException], ...]
     ) -> bool:
         """Say whether the provider may have heard of the request."""
-        return self._sent if self._knows else not isinstance(error, unsent)
+        return self._sent if self._knows else not never_left(error, unsent)
 
 
 class AsyncWatch(Watch):

@@ -14,7 +14,7 @@ import httpx2
 
 from ratekeeper.client import flow
 from ratekeeper.client.attempt import Counter
-from ratekeeper.client.door import refusal, unsent_errors
+from ratekeeper.client.door import never_left, refusal, unsent_errors
 from ratekeeper.client.transport import AsyncStream, Stream
 from ratekeeper.errors import LimitExceeded, NeverPossible
 from ratekeeper.limiter import AsyncLimiter, Limiter
@@ -159,13 +159,7 @@ def _ask(
 
 
 def _was_sent(error: BaseException) -> bool:
-    """Say whether the provider may have heard of a request that failed."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, _UNSENT):
-            return False
-        cause = cause.__cause__
-    return True
+    return not never_left(error, _UNSENT)
 
 
 def _refused(

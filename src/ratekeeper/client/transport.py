@@ -33,7 +33,7 @@ class LimitedTransport(httpx2.BaseTransport):
     own rate-limit error at once; with `raise_refusals` it is raised as it is. The wait
     in line is bounded by the request's read time-out. A request may carry
     `extensions={"ratekeeper": {...}}` with `key`, `priority`, `timeout`, `again`,
-    `hold`; a response carries there what its error means, or None.
+    `hold`, `also`, as in `acquire`; a response carries there what its error means.
 
     Example:
         >>> limiter = Limiter("500 requests/minute", "120k tokens/minute")
