@@ -21,7 +21,7 @@ from ratekeeper.errors import (
     RatekeeperError,
 )
 
-COMMANDS = ("simulate",)
+COMMANDS = ("demo", "simulate", "check-config")
 
 FAILED = 1
 BAD_USAGE = 2
@@ -30,7 +30,7 @@ INTERRUPTED = 130
 
 
 class _Commands(click.Group):
-    """Commands by name; `ratekeeper.cli.<name>` holds the command of that name."""
+    """Commands by name; `ratekeeper.cli.check_config` holds `check-config`."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Name the commands in the order of `--help`."""
@@ -42,8 +42,8 @@ class _Commands(click.Group):
         del ctx
         if cmd_name not in COMMANDS:
             return None
-        module = import_module(f"ratekeeper.cli.{cmd_name}")
-        command = getattr(module, cmd_name)
+        name = cmd_name.replace("-", "_")
+        command = getattr(import_module(f"ratekeeper.cli.{name}"), name)
         assert isinstance(command, click.Command)
         return command
 

@@ -48,12 +48,20 @@ class Mistake:
 
 def load(path: Path) -> Config:
     """Read a file; raises `ConfigError` that lists every mistake in it."""
+    config, mistakes = read(path)
+    if config is None:
+        raise ConfigError("\n".join(f"{path.name}:{mistake}" for mistake in mistakes))
+    return config
+
+
+def read(path: Path) -> tuple[Config | None, list[Mistake]]:
+    """Read a file: the config, or every mistake in it.
+
+    Raises `ConfigError` where it cannot be read as TOML or YAML at all.
+    """
     data, lines = _read(path)
     mistakes = list(_mistakes(data, lines))
-    if mistakes:
-        text = "\n".join(f"{path.name}:{mistake}" for mistake in mistakes)
-        raise ConfigError(text)
-    return msgspec.convert(data, Config)
+    return None if mistakes else msgspec.convert(data, Config), mistakes
 
 
 def limits_of(name: str, account: Account) -> tuple[str, ...]:

@@ -1,0 +1,67 @@
+"""`ratekeeper check-config` says what a file sets up, or every mistake in it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ratekeeper.cli.main import run
+
+GOOD = "providers: {openai: {accounts: [{api_key: 'env:RK_A', limits: [5 rpm]}]}}\n"
+BAD = "provider: {}\nproviders: {openai: {accounts: [{limits: [5 rpn]}]}}\n"
+
+
+def _file(folder: Path, text: str) -> str:
+    path = folder / "ratekeeper.yaml"
+    path.write_text(text)
+    return str(path)
+
+
+def test_a_good_file_is_told_account_by_account(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RK_A", "sk-canary-0123456789")
+    code = run(["check-config", _file(tmp_path, GOOD)])
+    said = capsys.readouterr()
+
+    assert 0 == code
+    assert "openai: 5 rpm; RK_A (set)\n" == said.out
+    assert "canary" not in said.out + said.err
+
+
+def test_a_bad_file_exits_with_2_and_names_every_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = _file(tmp_path, BAD)
+    code = run(["check-config", path])
+    lines = capsys.readouterr().err.splitlines()
+
+    assert 2 == code
+    assert [f"{path}:1: provider", f"{path}:2: providers.openai", "2 mistakes"] == [
+        lines[0][: len(path) + 12],
+        lines[1][: len(path) + 20],
+        lines[2],
+    ]
+
+
+@pytest.mark.parametrize(("text", "ok"), [(GOOD, True), (BAD, False)])
+def test_json_tells_the_same(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, ok: bool
+) -> None:
+    code = run(["check-config", "--json", _file(tmp_path, text)])
+    said = json.loads(capsys.readouterr().out)
+
+    assert (0 if ok else 2) == code
+    assert ok is said["ok"]
+    assert ((0, 1) if ok else (2, 0)) == (len(said["mistakes"]), len(said["accounts"]))
+
+
+def test_a_file_that_is_not_there_exits_with_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = run(["check-config", str(tmp_path / "absent.yaml")])
+
+    assert 2 == code
+    assert "No such file" in capsys.readouterr().err
