@@ -99,8 +99,6 @@ class SseParser:
             self._skipping = False
 
     def _field(self, line: bytes) -> None:
-        if self._skipping:
-            return
         name, _, value = line.partition(b":")
         value = value.removeprefix(b" ")
         if name == b"data":

@@ -98,7 +98,10 @@ ROWS: tuple[Row, ...] = (
     Row(Kind.OVERLOADED, _on(503)),
     Row(
         Kind.OVERLOADED,
-        codes=_words("(?:model_)?overloaded_error|server_(?:is_)?overloaded"),
+        codes=_words(
+            "(?:model_)?overloaded_error|server_(?:is_)?overloaded"
+            "|service_unavailable_error"
+        ),
     ),
     # a limit
     Row(Kind.THROTTLED, _on(429)),

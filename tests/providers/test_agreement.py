@@ -1,0 +1,345 @@
+"""What we read is what the simulated provider, written apart from us, counts and says."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ratekeeper.providers.catalog import Provider, find_provider
+from ratekeeper.providers.facts import Kind, Meter, Usage
+from ratekeeper.simulator.dialect import Answer, Call, Dialect, Problem, Trouble
+from ratekeeper.simulator.dialects import find_dialect
+from ratekeeper.simulator.enforcer import Admitted, Enforcer, Refused
+from tests.providers.malformed import NOW_US
+
+HEADERS = {"anthropic-version": "2023-06-01"}
+PLACES = [
+    ("openai", "/v1/chat/completions"),
+    ("openai", "/v1/responses"),
+    ("anthropic", "/v1/messages"),
+    ("deepseek", "/chat/completions"),
+    ("holysheep", "/v1/chat/completions"),
+]
+TEXTS = st.text(max_size=300) | st.sampled_from(
+    ["", "x", "今天天气很好" * 30, "word " * 80, "a" * 500, "\n" * 200, "{}" * 100]
+)
+CONTENTS = TEXTS | st.lists(
+    st.builds(lambda text: {"type": "text", "text": text}, TEXTS), max_size=3
+)
+PROMPTS = st.lists(CONTENTS, min_size=1, max_size=8)
+
+
+def read(
+    name: str, path: str, contents: list[object], **fields: object
+) -> tuple[Provider, Dialect, bytes, Call]:
+    dialect = find_dialect(name)
+    said = [{"role": "user", "content": content} for content in contents]
+    field = "input" if path.endswith("/responses") else "messages"
+    bound = "max_output_tokens" if field == "input" else "max_tokens"
+    body = json.dumps({"model": "gpt-4o", field: said, bound: 40, **fields}).encode()
+    endpoint = dialect.route("POST", path)
+    assert endpoint is not None
+    return find_provider(name), dialect, body, dialect.read(endpoint, body, HEADERS)
+
+
+def answer(tokens: int, *, with_usage: bool = True) -> Answer:
+    return Answer(
+        request_id="1",
+        created=0,
+        words=["one "] * tokens,
+        truncated=tokens == 40,
+        with_usage=with_usage,
+    )
+
+
+def fed(provider: Provider, path: str, body: bytes, kind: str, data: bytes) -> Meter:
+    meter = provider.meter(provider.read_request("POST", path, body), kind)
+    for start in range(0, len(data), 7):
+        meter.feed(data[start : start + 7])
+    return meter
+
+
+@pytest.mark.parametrize(("name", "path"), PLACES)
+@given(PROMPTS, st.integers(1, 500))
+def test_we_never_take_less_than_the_provider_does(
+    name: str, path: str, contents: list[object], bound: int
+) -> None:
+    field = "max_output_tokens" if path.endswith("/responses") else "max_tokens"
+    provider, dialect, body, call = read(name, path, contents, **{field: bound})
+    costs = provider.costs(provider.read_request("POST", path, body))
+    theirs = dialect.costs(call)
+
+    assert theirs
+    assert all(costs.charged[unit] >= theirs[unit] for unit in theirs)
+
+
+@given(st.lists(TEXTS, min_size=1, max_size=8))
+def test_we_never_take_less_than_the_provider_does_for_embeddings(
+    texts: list[str],
+) -> None:
+    body = json.dumps({"model": "text-embedding-3-small", "input": texts}).encode()
+    dialect, provider = find_dialect("openai"), find_provider("openai")
+    endpoint = dialect.route("POST", "/v1/embeddings")
+    assert endpoint is not None
+    theirs = dialect.costs(dialect.read(endpoint, body, HEADERS))
+    facts = provider.read_request("POST", "/v1/embeddings", body)
+    ours = provider.costs(facts).charged
+
+    assert all(ours[unit] >= theirs[unit] for unit in theirs)
+
+
+@given(
+    st.dictionaries(st.text(max_size=10), st.text(max_size=40), max_size=5),
+    st.text(max_size=200),
+)
+def test_tools_and_instructions_are_taken_for_no_less_either(
+    properties: dict[str, str], system: str
+) -> None:
+    function = {"name": "f", "description": system, "parameters": properties}
+    tools = [{"type": "function", "function": function}]
+    for name, path, field in (
+        ("openai", "/v1/chat/completions", "response_format"),
+        ("openai", "/v1/responses", "instructions"),
+        ("anthropic", "/v1/messages", "system"),
+    ):
+        value: object = system
+        if field == "response_format":
+            value = {"type": "json_schema", "json_schema": properties}
+        provider, dialect, body, call = read(
+            name, path, ["hi"], tools=tools, **{field: value}
+        )
+        facts = provider.read_request("POST", path, body)
+
+        assert facts.input_tokens >= call.estimate
+        assert provider.costs(facts).charged["tokens"] >= dialect.costs(call)["tokens"]
+
+
+@pytest.mark.parametrize(("name", "path"), PLACES)
+@pytest.mark.parametrize("tokens", [0, 1, 17, 40])
+def test_usage_is_found_in_streams_and_answers(
+    name: str, path: str, tokens: int
+) -> None:
+    provider, dialect, body, call = read(
+        name,
+        path,
+        ["Hello there"],
+        stream=True,
+        stream_options={"include_usage": True},
+    )
+    said = answer(tokens)
+    events = b"".join(event.data for event in dialect.stream(call, said))
+    whole = dialect.answer(call, said)
+    expected = Usage(input_tokens=call.input_tokens, output_tokens=tokens)
+    idle = dialect.keep_alive(stream=True) * 3
+
+    stream = fed(provider, path, body, "text/event-stream", idle + events)
+    plain = fed(provider, path, body, "application/json", b"\n\n" + whole)
+    assert expected == stream.usage() == plain.usage()
+    assert tokens == stream.flowed()
+    assert stream.failure() is None
+    assert plain.failure() is None
+
+
+@pytest.mark.parametrize(("name", "path"), PLACES)
+def test_a_stream_without_usage_is_counted_by_what_flowed(name: str, path: str) -> None:
+    provider, dialect, body, call = read(name, path, ["Hello there"], stream=True)
+    said = answer(17, with_usage=False)
+    events = b"".join(event.data for event in dialect.stream(call, said))
+    meter = fed(provider, path, body, "text/event-stream", events)
+
+    assert 17 == meter.flowed()
+
+
+@pytest.mark.parametrize(("name", "path"), PLACES)
+def test_a_stream_cut_anywhere_is_never_free_once_something_flowed(
+    name: str, path: str
+) -> None:
+    provider, dialect, body, call = read(name, path, ["Hello there"], stream=True)
+    facts = provider.read_request("POST", path, body)
+    meter = provider.meter(facts, "text/event-stream")
+    for event in dialect.stream(call, answer(17)):
+        meter.feed(event.data)
+        usage = meter.usage()
+        settled = (
+            provider.partial(facts, meter.flowed())
+            if usage is None
+            else provider.charged(facts, usage)
+        )
+
+        assert event.tokens <= meter.flowed() <= 17
+        if event.tokens:
+            assert settled["output_tokens"] >= event.tokens
+
+
+def test_anthropics_settled_units_are_those_the_provider_settles() -> None:
+    provider, dialect, body, call = read("anthropic", "/v1/messages", ["Hello there"])
+    facts = provider.read_request("POST", "/v1/messages", body)
+    used = dialect.used(call, 17)
+    usage = Usage(input_tokens=call.input_tokens, output_tokens=17)
+
+    assert {"requests": 1, **used} == provider.charged(facts, usage)
+
+
+@given(st.integers(1, 400), st.integers(0, 400))
+def test_holysheeps_overrun_is_what_the_relay_charges(bound: int, out: int) -> None:
+    path = "/v1/chat/completions"
+    provider, dialect, body, call = read(
+        "holysheep", path, ["Hello there"], max_tokens=bound
+    )
+    facts = provider.read_request("POST", path, body)
+    usage = Usage(input_tokens=call.input_tokens, output_tokens=min(out, bound))
+    theirs = max(
+        dialect.costs(call)["tokens"], dialect.used(call, min(out, bound))["tokens"]
+    )
+
+    assert provider.charged(facts, usage)["tokens"] >= theirs
+
+
+@pytest.mark.parametrize("name", ["openai", "anthropic", "deepseek", "holysheep"])
+@pytest.mark.parametrize(
+    ("trouble", "kind"),
+    [
+        (Trouble.THROTTLED, Kind.THROTTLED),
+        (Trouble.BANNED, Kind.STOPPED),
+        (Trouble.UNAUTHORIZED, Kind.UNAUTHORIZED),
+        (Trouble.FORBIDDEN, Kind.FORBIDDEN),
+        (Trouble.NOT_FOUND, Kind.REJECTED),
+        (Trouble.BAD_REQUEST, Kind.REJECTED),
+        (Trouble.BODY_TOO_LARGE, Kind.IMPOSSIBLE),
+        (Trouble.OVERLOADED, Kind.OVERLOADED),
+        (Trouble.SLOW_DOWN, Kind.RAMP),
+        (Trouble.BILLING, Kind.BILLING),
+        (Trouble.SPEND_LIMIT, Kind.BILLING),
+        (Trouble.SERVER, Kind.TRANSIENT),
+        (Trouble.TIMEOUT, Kind.TRANSIENT),
+        (Trouble.OTHER, Kind.REJECTED),
+    ],
+)
+def test_every_trouble_is_understood_however_the_provider_words_it(
+    name: str, trouble: Trouble, kind: Kind
+) -> None:
+    reply = find_dialect(name).failure(
+        Problem(trouble=trouble, wait_us=1_500_000), [], NOW_US
+    )
+    verdict = find_provider(name).judge(reply.status, reply.headers, reply.body, NOW_US)
+
+    assert kind is verdict.kind
+
+
+@pytest.mark.parametrize("name", ["openai", "anthropic", "deepseek", "holysheep"])
+def test_every_trouble_inside_a_stream_is_understood(name: str) -> None:
+    place = dict(PLACES)[name]
+    provider, dialect, body, call = read(name, place, ["Hello"], stream=True)
+    for trouble, kind in (
+        (Trouble.THROTTLED, Kind.THROTTLED),
+        (Trouble.OVERLOADED, Kind.OVERLOADED),
+        (Trouble.SERVER, Kind.TRANSIENT),
+    ):
+        data = dialect.stream_error(call, Problem(trouble=trouble))
+        failure = fed(provider, place, body, "text/event-stream", data).failure()
+
+        assert failure is not None
+        assert kind is failure.kind
+
+
+@pytest.mark.parametrize(
+    ("name", "limit", "unit", "window_us"),
+    [
+        ("openai", "3 rpm", "requests", 60_000_000),
+        ("openai", "300 requests/day", "requests", 86_400_000_000),
+        ("openai", "300 tpm", "tokens", 60_000_000),
+        ("openai", "300 tokens/10s", "tokens", 10_000_000),
+        ("openai", "1 concurrent", "concurrent", None),
+        ("anthropic", "3 rpm", "requests", 60_000_000),
+        ("anthropic", "300 itpm", "input_tokens", 60_000_000),
+        ("anthropic", "300 tpm", "tokens", 60_000_000),
+        ("anthropic", "300 input_tokens/10s", "input_tokens", 10_000_000),
+        ("anthropic", "1 concurrent", "concurrent", None),
+        ("deepseek", "1 concurrent", "concurrent", None),
+        ("holysheep", "3 rpm", "requests", 60_000_000),
+        ("holysheep", "300 tokens/day", "tokens", 86_400_000_000),
+    ],
+)
+def test_the_limit_and_the_wait_of_a_refusal_are_the_providers(
+    name: str, limit: str, unit: str, window_us: int | None
+) -> None:
+    dialect, provider = find_dialect(name), find_provider(name)
+    enforcer = Enforcer.from_limits([limit], enforce="sliding-log")
+    costs = {"requests": 1, "tokens": 90, "input_tokens": 90, "output_tokens": 0}
+    verdict: Admitted | Refused = enforcer.admit(costs, NOW_US)
+    while isinstance(verdict, Admitted):
+        verdict = enforcer.admit(costs, NOW_US)
+    problem = Problem(
+        trouble=Trouble.THROTTLED, refused=verdict, wait_us=verdict.wait_us
+    )
+    reply = dialect.failure(problem, enforcer.standing(NOW_US), NOW_US)
+    read_back = provider.judge(reply.status, reply.headers, reply.body, NOW_US)
+
+    assert (Kind.THROTTLED, unit, window_us) == (
+        read_back.kind,
+        read_back.unit,
+        read_back.window_us,
+    )
+    if verdict.wait_us is not None:
+        assert read_back.retry_after_us is not None
+        assert verdict.wait_us <= read_back.retry_after_us < verdict.wait_us + 1_000_000
+
+
+@pytest.mark.parametrize("name", ["openai", "holysheep"])
+def test_a_request_larger_than_a_limit_is_impossible(name: str) -> None:
+    enforcer = Enforcer.from_limits(["300 tpm"])
+    refused = enforcer.admit({"requests": 1, "tokens": 301}, NOW_US)
+    assert isinstance(refused, Refused)
+    problem = Problem(trouble=Trouble.TOO_LARGE, refused=refused)
+    reply = find_dialect(name).failure(problem, [], NOW_US)
+    verdict = find_provider(name).judge(reply.status, reply.headers, reply.body, NOW_US)
+
+    assert (Kind.IMPOSSIBLE, "tokens", False) == (
+        verdict.kind,
+        verdict.unit,
+        verdict.retry,
+    )
+
+
+@pytest.mark.parametrize("name", ["openai", "anthropic", "holysheep", "deepseek"])
+@given(st.integers(0, 60), st.integers(0, 60_000_000))
+def test_the_limits_shown_are_read_never_above_what_is_left(
+    name: str, taken: int, elapsed_us: int
+) -> None:
+    limits = ["60 rpm", "90k tpm"]
+    if name == "anthropic":
+        limits = ["60 rpm", "90k itpm", "20k otpm"]
+    enforcer = Enforcer.from_limits(limits)
+    for _ in range(taken):
+        enforcer.admit(
+            {"requests": 1, "tokens": 777, "input_tokens": 777, "output_tokens": 99},
+            NOW_US,
+        )
+    now_us = NOW_US + elapsed_us
+    standing = enforcer.standing(now_us)
+    shown = find_dialect(name).limit_headers(standing, now_us)
+    readings = find_provider(name).readings(shown, now_us)
+    true = {one.rule.unit: one for one in standing}
+
+    assert {reading.unit for reading in readings} == (
+        set()
+        if name == "deepseek"
+        else {"requests"}
+        if name == "holysheep"
+        else set(true)
+    )
+    for reading in readings:
+        one = true[reading.unit]
+        assert reading.limit == one.limit
+        assert reading.remaining is not None
+        assert reading.full_after_us is not None
+        assert (
+            one.remaining - 1000
+            <= reading.remaining
+            <= one.remaining + (500 if one.remaining > one.limit - 500 else 0)
+        )
+        assert one.full_at - now_us <= reading.full_after_us
+        assert reading.full_after_us <= one.full_at - now_us + 1_000_000
