@@ -94,10 +94,10 @@ class AsyncAi:
         loop: asyncio.AbstractEventLoop | None = None,
         **options: Any,
     ) -> None:
+        self.client = AsyncClient(provider, **options)
         self._runner = asyncio.Runner(
             loop_factory=None if loop is None else lambda: loop
         )
-        self.client = AsyncClient(provider, **options)
 
     def __enter__(self) -> Self:
         return self
@@ -207,7 +207,11 @@ def virtual(kind: str, told: Told, provider: str = "openai", **options: Any) -> 
     loop = VirtualLoop()
     told.clock = loop.clock
     store = MemoryStore(clock=loop.clock)
-    return AsyncAi(provider, loop=loop, store=store, transport=transport, **options)
+    try:
+        return AsyncAi(provider, loop=loop, store=store, transport=transport, **options)
+    except BaseException:
+        loop.close()
+        raise
 
 
 OK: tuple[int, dict[str, str], Any] = (

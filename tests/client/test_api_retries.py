@@ -176,6 +176,15 @@ def test_money_is_not_waited_for(kind: str, code: str) -> None:
     assert 1 == len(told.requests)
 
 
+def test_a_ban_without_an_end_is_not_asked_about_again(kind: str) -> None:
+    told = Told(error(429, "account_suspended"))
+    with virtual(kind, told) as ai:
+        failed = _fail(ai)
+
+    assert isinstance(failed, ProviderThrottled)
+    assert 1 == len(told.requests)
+
+
 def test_what_the_provider_calls_too_large_is_never_possible(kind: str) -> None:
     text = (
         "Request too large for gpt-4o on tokens per min (TPM): Limit 30000, "

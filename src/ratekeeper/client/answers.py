@@ -98,9 +98,11 @@ def _judged(
         key=terms.key,
         attempts=attempts,
     )
+    # An allowance that is gone for nobody knows how long is not asked for again.
+    endless = verdict.kind is Kind.STOPPED and verdict.retry_after_us is None
     return Failed(
         error=error,
-        retry=verdict.retry,
+        retry=verdict.retry and not endless,
         throttled=verdict.kind in _THROTTLING,
         hint_us=verdict.retry_after_us,
     )

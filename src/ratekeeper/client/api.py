@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from ratekeeper.client.check import KeyCheck
     from ratekeeper.client.stream import AsyncStream, Stream
-    from ratekeeper.client.terms import Halted
+    from ratekeeper.client.terms import Gate
 
 _AHEAD = 4  # results of `iter_batch_chat` that may be ready early, for each place
 _CLOSED = "this client is closed: make another, or close it later"
@@ -173,8 +173,8 @@ class Client(Front):
         found: KeyCheck = self._run(check.run(*question))
         return found
 
-    def _send(self, body: object, halted: Halted) -> Any:
-        return self._run(call.run(self._one_of_many(body, halted), self._terms))
+    def _send(self, body: object, gate: Gate) -> Any:
+        return self._run(call.run(self._one_of_many(body, gate), self._terms))
 
     def _run(self, plan: Any) -> Any:
         if self._http.is_closed:
@@ -329,8 +329,8 @@ class AsyncClient(Front):
         found: KeyCheck = await self._run(check.run(*question))
         return found
 
-    async def _send(self, body: object, halted: Halted) -> Any:
-        return await self._run(call.run(self._one_of_many(body, halted), self._terms))
+    async def _send(self, body: object, gate: Gate) -> Any:
+        return await self._run(call.run(self._one_of_many(body, gate), self._terms))
 
     async def _run(self, plan: Any) -> Any:
         if self._http.is_closed:

@@ -14,6 +14,7 @@ import threading
 from collections.abc import AsyncIterable, Iterable
 from typing import TYPE_CHECKING, Any
 
+from ratekeeper.client.terms import Gate
 from ratekeeper.errors import (
     AuthenticationError,
     BillingStopped,
@@ -24,8 +25,6 @@ from ratekeeper.errors import (
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-
-    from ratekeeper.client.terms import Halted
 
 _FORBIDDEN = 403
 
@@ -60,8 +59,9 @@ class Ledger:
         self._ahead = ahead
         self._taken = 0
         self._given = 0
+        self._open: dict[int, Gate] = {}
         self._done: dict[int, Any] = {}
-        self.halt: BaseException | None = None
+        self.halt: Exception | None = None
         self.is_exhausted = False  # no more requests will be taken
 
     @property
@@ -79,16 +79,29 @@ class Ledger:
         """Whether the next result in order is there."""
         return self._given in self._done
 
-    def take(self) -> int:
-        """Count a request as taken and return its place."""
+    def take(self) -> tuple[int, Gate]:
+        """Count a request as taken; gives its place, and the gate it must pass."""
+        place, gate = self._taken, Gate()
         self._taken += 1
-        return self._taken - 1
+        self._open[place] = gate
+        if self.halt is not None:
+            gate.close(self.halt)
+        return place, gate
 
     def put(self, place: int, result: Any) -> None:
-        """Keep the result of a request."""
+        """Keep the result of a request, unless it has one already."""
+        if self._open.pop(place, None) is None:
+            return
         self._done[place] = result
         if self.halt is None and _stops_all(result):
-            self.halt = result
+            self.stop(result)
+
+    def stop(self, why: Exception) -> None:
+        """Let nothing more be sent; what is not under way has its result now."""
+        self.halt = why
+        for place, gate in list(self._open.items()):
+            if gate.close(why):
+                self.put(place, why)
 
     def give(self) -> Any:
         """Return the next result in order."""
@@ -98,7 +111,7 @@ class Ledger:
 
 
 def in_threads(
-    send: Callable[[Any, Halted], Any],
+    send: Callable[[Any, Gate], Any],
     requests: Iterable[Any],
     concurrency: int,
     ahead: int | None,
@@ -119,7 +132,7 @@ class _Crew:
 
     def __init__(
         self,
-        send: Callable[[Any, Halted], Any],
+        send: Callable[[Any, Gate], Any],
         requests: Iterable[Any],
         ahead: int | None,
     ) -> None:
@@ -134,21 +147,17 @@ class _Crew:
     def work(self) -> None:
         """Take, send and put down, until nothing is left."""
         while (job := self._take()) is not None:
-            place, request = job
-            result: Any = self._halted()
-            if result is None:
-                try:
-                    result = self._send(request, self._halted)
-                except Exception as error:  # noqa: BLE001 - it is the result
-                    result = error
+            place, gate, request = job
+            try:
+                gate.back()
+                result = self._send(request, gate)
+            except Exception as error:  # noqa: BLE001 - it is the result
+                result = error
             with self._changed:
                 self._ledger.put(place, result)
                 self._changed.notify_all()
 
-    def _halted(self) -> BaseException | None:
-        return self._ledger.halt
-
-    def _take(self) -> tuple[int, Any] | None:
+    def _take(self) -> tuple[int, Gate, Any] | None:
         with self._source:
             with self._changed:
                 self._changed.wait_for(lambda: self._ledger.has_room or self._left)
@@ -163,7 +172,7 @@ class _Crew:
                 self._exhaust(error)
                 return None
             with self._changed:
-                return self._ledger.take(), request
+                return *self._ledger.take(), request
 
     def _exhaust(self, broken: BaseException | None) -> None:
         with self._changed:
@@ -190,14 +199,12 @@ class _Crew:
         """Take nothing more and send nothing again: nobody waits for results."""
         with self._changed:
             self._left = True
-            self._ledger.halt = self._ledger.halt or RatekeeperError(
-                "it was left early"
-            )
+            self._ledger.stop(RatekeeperError("nobody waits for the answer"))
             self._changed.notify_all()
 
 
 async def in_tasks(
-    send: Callable[[Any, Halted], Awaitable[Any]],
+    send: Callable[[Any, Gate], Awaitable[Any]],
     requests: Iterable[Any] | AsyncIterable[Any],
     concurrency: int,
     ahead: int | None,
@@ -220,7 +227,7 @@ class _Team:
 
     def __init__(
         self,
-        send: Callable[[Any, Halted], Awaitable[Any]],
+        send: Callable[[Any, Gate], Awaitable[Any]],
         requests: Iterable[Any] | AsyncIterable[Any],
         ahead: int | None,
     ) -> None:
@@ -234,23 +241,18 @@ class _Team:
     async def work(self) -> None:
         """Take, send and put down, until nothing is left."""
         while (job := await self._take()) is not None:
-            place, request = job
-            result: Any = self._halted()
-            if result is None:
-                try:
-                    result = await self._send(request, self._halted)
-                except Exception as error:  # noqa: BLE001 - it is the result
-                    result = error
-            else:
+            place, gate, request = job
+            try:
+                gate.back()
+                result = await self._send(request, gate)
+            except Exception as error:  # noqa: BLE001 - it is the result
+                result = error
                 await asyncio.sleep(0)  # a million that are not sent hold up nobody
             async with self._changed:
                 self._ledger.put(place, result)
                 self._changed.notify_all()
 
-    def _halted(self) -> BaseException | None:
-        return self._ledger.halt
-
-    async def _take(self) -> tuple[int, Any] | None:
+    async def _take(self) -> tuple[int, Gate, Any] | None:
         async with self._source:
             async with self._changed:
                 await self._changed.wait_for(lambda: self._ledger.has_room)
@@ -264,7 +266,7 @@ class _Team:
             except Exception as error:  # noqa: BLE001 - raised to the caller
                 await self._exhaust(error)
                 return None
-            return self._ledger.take(), request
+            return *self._ledger.take(), request
 
     async def _exhaust(self, broken: BaseException | None) -> None:
         async with self._changed:

@@ -32,6 +32,14 @@ _FIRST_ERROR = 400  # statuses from here on are errors
 _REPEATABLE = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})  # RFC 9110, 9.2.2
 
 
+class Held(httpx2.ConnectError):
+    """A call was stopped before it left: to a transport, as if it had not connected."""
+
+    def __init__(self, why: Exception) -> None:
+        super().__init__("the call was stopped before it left")
+        self.why = why
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Send:
     """Send a request through the transport; gives back the answer, its body unread."""
@@ -85,9 +93,9 @@ def run(call: Call, terms: Terms) -> Generator[Effect, Any, Any]:
             outcome.error,
             units.format_wait(wait_us),
         )
+        turn.back()
         yield Sleep(wait_us)
-        if (stop := call.halted()) is not None:
-            raise stop
+        turn.back()
 
 
 def _wait_us(failed: Failed, terms: Terms, turn: Turn, attempt: int) -> int | None:
@@ -116,6 +124,8 @@ def _attempt(
         if call.stream and "json" not in answer.headers.get("content-type", ""):
             return (yield from _opened(call, terms, turn, answer, attempt))
         body = yield Read(answer, turn)
+    except Held as held:
+        raise held.why from None
     except httpx2.HTTPError as error:
         return _lost(error, call, terms, turn, attempt)
     outcome = answers.parsed(answer, body, terms, attempt)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx2
 
-from ratekeeper.client.call import Open, Read, Send
+from ratekeeper.client.call import Held, Open, Read, Send
 from ratekeeper.client.stream import AsyncStream, Stream
 from ratekeeper.client.terms import TURN
 from ratekeeper.core.effects import Sleep
@@ -39,7 +39,7 @@ class Threshold(httpx2.BaseTransport):
 
     def handle_request(self, request: httpx2.Request) -> httpx2.Response:
         """Let the call go with what is left of its time."""
-        request.extensions[TURN].go(self._proxy)
+        _leave(request, self._proxy)
         return self._inner.handle_request(request)
 
     def close(self) -> None:
@@ -56,12 +56,19 @@ class AsyncThreshold(httpx2.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         """Let the call go with what is left of its time."""
-        request.extensions[TURN].go(self._proxy)
+        _leave(request, self._proxy)
         return await self._inner.handle_async_request(request)
 
     async def aclose(self) -> None:
         """Close the transport behind."""
         await self._inner.aclose()
+
+
+def _leave(request: httpx2.Request, proxy: str) -> None:
+    try:
+        request.extensions[TURN].go(proxy)
+    except Exception as why:
+        raise Held(why) from why
 
 
 @contextlib.asynccontextmanager

@@ -24,6 +24,7 @@ from ratekeeper.client.faults import Wire
 from ratekeeper.client.terms import Call, Terms
 from ratekeeper.core import units
 from ratekeeper.core.backoff import Backoff, RetryBudget
+from ratekeeper.core.line import Priority
 from ratekeeper.errors import ConfigError
 from ratekeeper.limiter import AsyncLimiter, Limiter
 from ratekeeper.providers.catalog import find_provider
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
     from ratekeeper.client.check import KeyCheck
     from ratekeeper.client.keys import ApiKey
-    from ratekeeper.client.terms import Halted
+    from ratekeeper.client.terms import Gate
     from ratekeeper.core.limits import Limit
     from ratekeeper.stores.memory import MemoryStore
 
@@ -110,7 +111,7 @@ class Front:
             guard=threading.Lock(),
             draw=draw or random.Random(),  # noqa: S311 - jitter
             now_us=self._store.now_us,
-            priority=priority,
+            priority=_priority(priority),
             resend_lost=resend_lost,
         )
         self._connect(transport, proxy, verify)
@@ -143,14 +144,13 @@ class Front:
         headers: Mapping[str, str] | None = None,
         stream: bool = False,
         timeout: float | Unset | None = UNSET,
-        halted: Halted | None = None,
+        gate: Gate | None = None,
         key: ApiKey | None = None,
     ) -> Call:
         timeout_us = self._timeout_us
         if not isinstance(timeout, Unset):
             timeout_us = _duration_us("timeout", timeout, may_be_none=True)
         content = None if isinstance(body, Unset) else _encoded(body)
-        facts: dict[str, Any] = {} if halted is None else {"halted": halted}
         return Call(
             method=method.upper(),
             url=_url(self._provider.base_url, path, params),
@@ -158,7 +158,7 @@ class Front:
             body=content,
             stream=stream,
             timeout_us=timeout_us,
-            **facts,
+            gate=gate,
         )
 
     def _all_headers(
@@ -186,7 +186,7 @@ class Front:
         body: Mapping[str, Any],
         *,
         timeout: float | Unset | None = UNSET,
-        halted: Halted | None = None,
+        gate: Gate | None = None,
     ) -> Call:
         if self._provider.speaks is not Dialect.OPENAI:
             msg = (
@@ -204,10 +204,10 @@ class Front:
             dict(body),
             stream=body.get("stream") is True,
             timeout=timeout,
-            halted=halted,
+            gate=gate,
         )
 
-    def _one_of_many(self, body: object, halted: Halted) -> Call:
+    def _one_of_many(self, body: object, gate: Gate) -> Call:
         """Return the call for an item of a batch."""
         if not isinstance(body, Mapping):
             msg = f"a request is a dictionary, not {type(body).__name__}"
@@ -215,7 +215,7 @@ class Front:
         if body.get("stream") is True:
             msg = "stream=True has no place in a batch: leave it out"
             raise ConfigError(msg)
-        return self._chat(body, halted=halted)
+        return self._chat(body, gate=gate)
 
     def _key_check(self, key: str | None) -> tuple[Call, Terms] | KeyCheck:
         """Return the question whether a key is alive, or the answer that it cannot be."""
@@ -316,5 +316,12 @@ def _positive_us(name: str, value: float) -> int:
 def _attempts(value: int) -> int:
     if type(value) is not int:
         msg = f"attempts={value!r}: expected a whole number, at least 1"
+        raise ConfigError(msg)
+    return value
+
+
+def _priority(value: str) -> str:
+    if not isinstance(value, str) or value.upper() not in Priority.__members__:
+        msg = f"priority={value!r}: expected interactive, normal or batch"
         raise ConfigError(msg)
     return value

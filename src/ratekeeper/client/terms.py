@@ -6,13 +6,13 @@ It decides nothing about retries and knows no error; a `Turn` only keeps the tim
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, TypeAlias
+import threading
+from typing import TYPE_CHECKING
 
 from ratekeeper.core import units
 
 if TYPE_CHECKING:
     import random
-    import threading
     from collections.abc import Callable
 
     from ratekeeper.client.faults import Wire
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from ratekeeper.providers.catalog import Provider
 
 _SHORTEST_S = 0.001  # a time-out of 0 would mean none to some transports
-
-Halted: TypeAlias = "Callable[[], BaseException | None]"  # why nothing may be sent
 
 TURN = "ratekeeper.turn"  # the request extension that carries the `Turn`
 
@@ -43,8 +41,37 @@ class Terms:
     resend_lost: bool
 
 
-def _never() -> None:
-    return None
+class Gate:
+    """Whether a call may leave: closed from outside when nothing more is to be sent.
+
+    A call is out between leaving and its answer; while it stands in line or waits to
+    be tried again it is not.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._out = False
+        self._closed: Exception | None = None
+
+    def go(self) -> None:
+        """Let the call out, or raise why it must stay."""
+        with self._lock:
+            if self._closed is not None:
+                raise self._closed
+            self._out = True
+
+    def back(self) -> None:
+        """Take note that the call is in again, or raise why it must not go out."""
+        with self._lock:
+            self._out = False
+            if self._closed is not None:
+                raise self._closed
+
+    def close(self, why: Exception) -> bool:
+        """Let the call out no more; True if it is in and will never be answered."""
+        with self._lock:
+            self._closed = why
+            return not self._out
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +84,7 @@ class Call:
     body: bytes | None = None
     stream: bool = False
     timeout_us: int | None = None
-    halted: Halted = _never
+    gate: Gate | None = None
 
 
 class Turn:
@@ -70,7 +97,7 @@ class Turn:
     def __init__(self, call: Call, terms: Terms) -> None:
         self._now_us = terms.now_us
         self._wire = terms.wire
-        self._halted = call.halted
+        self._gate = call.gate
         self._until_us: int | None = None
         if call.timeout_us is not None:
             self._until_us = self._now_us() + call.timeout_us
@@ -89,10 +116,15 @@ class Turn:
 
     def go(self, proxy: str) -> None:
         """Set the time-outs for what comes next; raise where the call may not leave."""
-        if (stop := self._halted()) is not None:
-            raise stop
+        if self._gate is not None:
+            self._gate.go()
         self.proxy = proxy
         self.reset()
+
+    def back(self) -> None:
+        """Take note that an attempt has ended; raise where no other may be made."""
+        if self._gate is not None:
+            self._gate.back()
 
     def reset(self) -> None:
         """Cut every time-out down to what is left."""
