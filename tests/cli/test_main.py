@@ -17,7 +17,8 @@ from tests.cli.running import START, run
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_named_exists_and_explains_itself(name: str) -> None:
-    command = getattr(importlib.import_module(f"ratekeeper.cli.{name}"), name)
+    home = name.replace("-", "_")
+    command = getattr(importlib.import_module(f"ratekeeper.cli.{home}"), home)
     done = run(name, "--help")
 
     assert isinstance(command, click.Command)

@@ -1,0 +1,204 @@
+"""`ratekeeper demo`: the story is played for real, and told as it was."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import os
+import signal
+import subprocess
+
+import pytest
+from rich.console import Console
+
+from ratekeeper.cli import night, screen
+from ratekeeper.cli.night import SCRIPT, Call, Side
+from ratekeeper.simulator.server import serving
+from tests.cli.running import START
+
+
+def test_the_night_is_eight_hundred_calls_in_thirty_seconds_and_its_users() -> None:
+    calls = night.plan(2)
+    script = [call.at_s for call in calls if call.who == SCRIPT]
+
+    assert len(script) == 800
+    assert 29 < script[-1] - script[0] <= 30
+    assert set(night.USERS) == {call.who for call in calls} - {SCRIPT}
+    assert sorted(call.at_s for call in calls) == [call.at_s for call in calls]
+
+
+def test_a_seed_tells_the_same_story_again() -> None:
+    assert night.plan(5) == night.plan(5)
+    assert night.plan(5) != night.plan(6)
+
+
+@pytest.fixture(scope="module")
+def short_night() -> tuple[Side, Side, list[float]]:
+    """Seconds of it: a hundred and ten stray calls, and three of the users'."""
+    calls = [Call(0.02 * n, SCRIPT, 20) for n in range(110)]
+    calls += [Call(0.5 + n, night.USERS[n], 20) for n in range(3)]
+    calls.sort(key=lambda call: call.at_s)
+    ticks: list[float] = []
+    with serving(night.provider(1)) as bare, serving(night.provider(1)) as kept:
+
+        async def play() -> tuple[Side, Side]:
+            sides = (
+                Side("without", bare, limited=False),
+                Side("with", kept, limited=True, patience_s=2.5),
+            )
+            await night.play(sides, calls, ticks.append, every_s=0.1)
+            return sides
+
+        without, limited = asyncio.run(play())
+    return without, limited, ticks
+
+
+def test_without_ratekeeper_the_account_is_banned_for_everybody(
+    short_night: tuple[Side, Side, list[float]],
+) -> None:
+    without = short_night[0].figures()
+
+    assert without["reached_the_provider"] == 113
+    assert without["bans"] == 1
+    assert without["refused_with_429"] >= night.BAN_AFTER
+    assert without["tokens_in_vain"] > 0
+    assert without["users"]["answered"] < 3
+
+
+def test_with_ratekeeper_no_429_and_the_script_held_to_its_share(
+    short_night: tuple[Side, Side, list[float]],
+) -> None:
+    kept = short_night[1].figures()
+
+    assert kept["refused_with_429"] == 0
+    assert kept["bans"] == 0
+    assert kept["tokens_in_vain"] == 0
+    assert 0 < kept["script"]["answered"] <= 15
+    assert kept["script"]["answered"] + kept["script"]["held_back"] == 110
+    assert kept["users"]["answered"] == 3
+
+
+def test_what_callers_saw_is_what_the_providers_counted(
+    short_night: tuple[Side, Side, list[float]],
+) -> None:
+    for side in short_night[:2]:
+        figures = side.figures()
+        for tally, told in (
+            (side.script, figures["script"]),
+            (side.users, figures["users"]),
+        ):
+            assert tally.open == 0
+            assert tally.answered == told["answered"]
+            assert tally.refused == told["refused_with_429"]
+            assert tally.asked == told["asked"]
+
+
+def test_it_ticks_while_it_plays(short_night: tuple[Side, Side, list[float]]) -> None:
+    ticks = short_night[2]
+
+    assert sorted(ticks) == ticks
+    assert len(ticks) > 10
+
+
+def drawn(sides: tuple[Side, ...], encoding: str, now_s: float) -> list[str]:
+    """Draw a frame onto a terminal of 80 columns."""
+    raw = io.BytesIO()
+    file = io.TextIOWrapper(raw, encoding=encoding)
+    console = Console(file=file, width=80, force_terminal=True, color_system=None)
+    console.print(screen.Screen(console, sides).frame(now_s))
+    file.flush()
+    return raw.getvalue().decode(encoding).rstrip("\n").split("\n")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_a_frame_fits_a_terminal_of_eighty_by_twenty_four(
+    short_night: tuple[Side, Side, list[float]], encoding: str
+) -> None:
+    without, kept, _ = short_night
+    fresh = (Side("a", "", limited=False), Side("b", "", limited=True))
+    opening = screen.opening().split("\n")
+    for sides, now_s in ((fresh, 0.0), ((without, kept), 20.0), ((kept, kept), 60.0)):
+        lines = opening + drawn(sides, encoding, now_s)
+
+        assert len(lines) <= 24
+        assert all(len(line.rstrip()) <= 80 for line in lines)
+        assert any("fired" in line for line in lines)
+
+
+def test_a_frame_shows_the_ban_on_the_side_that_met_it(
+    short_night: tuple[Side, Side, list[float]],
+) -> None:
+    without, kept, _ = short_night
+    account = next(x for x in drawn((without, kept), "utf-8", 9) if "account" in x)
+
+    assert account.index("BANNED until 06:00") < account.index("open")
+
+
+def test_lines_for_a_pipe_fit_eighty_columns(
+    short_night: tuple[Side, Side, list[float]],
+) -> None:
+    told = screen.line(59.0, short_night[:2])
+
+    assert told.startswith("02:00:59  without ")
+    assert all(len(line) <= 80 for line in told.split("\n"))
+
+
+def play() -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [*START, "demo"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "COLUMNS": "80"},
+    )
+
+
+def test_interrupted_it_exits_130_without_a_trace() -> None:
+    with play() as process:
+        assert process.stdout is not None
+        while not process.stdout.readline().startswith("02:00:00"):
+            pass
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=15)
+
+    assert process.returncode == 130
+    assert err.strip() == ""
+
+
+def test_a_reader_who_has_gone_ends_it_quietly() -> None:
+    with play() as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()
+        err = process.stderr.read()
+        process.wait(timeout=15)
+
+    assert process.returncode == 1
+    assert err == ""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_the_whole_night_ends_in_time_and_its_figures_add_up() -> None:
+    done = subprocess.run(
+        [*START, "demo", "--json"],
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
+    )
+    figures = json.loads(done.stdout)
+    kept = figures["with"]
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert figures["seconds"] < 90
+    assert figures["without"]["refused_with_429"] > 600
+    assert figures["without"]["bans"] == 1
+    assert (kept["refused_with_429"], kept["bans"], kept["tokens_in_vain"]) == (0, 0, 0)
+    assert kept["users"]["answered"] == kept["users"]["asked"]
+    for side in (figures["without"], kept):
+        script = side["script"]
+        ends = ("answered", "refused_with_429", "held_back", "failed")
+        assert sum(script[end] for end in ends) == script["asked"] == 800
