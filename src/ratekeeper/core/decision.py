@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
-from ratekeeper.core.units import NANO, SECOND, format_wait, seconds
+from ratekeeper.core.units import SECOND, decimal, format_wait, seconds
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -61,16 +61,11 @@ def denied(meter: Meter, wait_us: int) -> Denied:
 
 def status_of(meter: Meter, now: int) -> LimitStatus:
     """Describe a limit without changing it."""
-    used: int | Decimal = meter.used(now)
-    remaining: int | Decimal = meter.remaining(now)
-    if meter.limit.is_money:
-        from decimal import Decimal
-
-        used, remaining = Decimal(used) / NANO, Decimal(remaining) / NANO
+    scale = decimal if meter.limit.is_money else int
     return LimitStatus(
         limit=meter.text,
-        used=used,
-        remaining=remaining,
+        used=scale(meter.used(now)),
+        remaining=scale(meter.remaining(now)),
         reset_after_s=seconds(meter.reset_us(now)),
         waiting=0 if meter.line is None else len(meter.line),
     )

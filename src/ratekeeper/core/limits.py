@@ -91,9 +91,11 @@ _RESERVED = frozenset(
         "window_s",
     ]
 )
+_OPTIONS = ("burst", "using", "resets")
+_NO_UNITS = {*_RESERVED, *_SINGULAR, *_ALIASES, *_OPTIONS}
 _WORD = re.compile(r"[^\s/]+|/")
 _TIME = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])", re.ASCII)
-_COUNTED_PERIOD = re.compile(r"([0-9]{1,6})([A-Za-z]*)", re.ASCII)
+_COUNTED_PERIOD = re.compile(r"([0-9]{1,8}(?:\.[0-9]{1,6})?)([A-Za-z]*)", re.ASCII)
 _ZONE = re.compile(r"[A-Za-z][A-Za-z0-9_+\-]*(/[A-Za-z0-9_+\-]+)*", re.ASCII)
 
 _LONGEST_TEXT = 200  # the longest sensible limit is a quarter of this
@@ -168,6 +170,7 @@ class Limit:
             msg = "name exactly one unit, for example requests=60"
             raise TypeError(msg)
         ((unit, value),) = amount.items()
+        unit = _SINGULAR.get(unit, unit)
         scaled = units.count(unit, value)
         return cls(amount=scaled, unit=unit, window_us=window_us)
 
@@ -249,8 +252,13 @@ def _fault(limit: Limit) -> str | None:
     most = units.MAX_MONEY if limit.is_money else units.MAX_AMOUNT
     if type(limit.amount) is not int or not 0 < limit.amount <= most:
         return f"expected an amount from 1 to {units.format_amount(most)}"
-    if not _UNIT.fullmatch(limit.unit) or limit.unit in _RESERVED:
+    unit = limit.unit
+    if not isinstance(unit, str) or not _UNIT.fullmatch(unit) or unit in _NO_UNITS:
         return "expected a unit such as requests, tokens or my_unit"
+    if algorithm is not None and not isinstance(algorithm, Algorithm):
+        return "expected an Algorithm, for example Algorithm.SLIDING_WINDOW"
+    if type(limit.window_us) is not int:
+        return "expected a window in whole microseconds"
     if limit.unit == CONCURRENT or algorithm is Algorithm.CONCURRENCY:
         plain = limit.burst is None and limit.resets is None and limit.window_us == 0
         if limit.unit == CONCURRENT and plain and algorithm is Algorithm.CONCURRENCY:
@@ -299,7 +307,8 @@ def _print_period(window_us: int) -> str:
         number, rest = divmod(window_us, _PERIODS[name])
         if rest == 0:
             return name if number == 1 else f"{number} {name}s"
-    return f"{window_us / units.SECOND:g} seconds"
+    whole, rest = divmod(window_us, units.SECOND)
+    return f"{whole}.{rest:06}".rstrip("0") + " seconds"
 
 
 class _Fields(TypedDict, total=False):
@@ -335,6 +344,7 @@ class _Parser:
             unit, window_us = sign, self._slash_period()
             word = word[1:]
         else:
+            self._shape(word)
             unit, window_us = self._unit_and_period(word)
         scale = units.NANO if unit in units.CURRENCIES else 1
         amount = self._amount(word, scale, at=0)
@@ -355,14 +365,19 @@ class _Parser:
                 self.next += 1
                 self._wrong(f"'{word}' already says per what; leave out the rest")
             return _ALIASES[word]
-        if not _UNIT.fullmatch(word) or word in {"burst", "using", "resets"}:
+        if not _UNIT.fullmatch(word) or word in _OPTIONS:
             self._wrong("expected a unit such as requests, tokens, concurrent or rpm")
         if word in _RESERVED:
             self._wrong("this word is taken by acquire(): use another name")
-        if self._peek() != "/":
+        after = self._peek()
+        if after != "/":
+            if after is not None and after.lower() not in _OPTIONS:
+                self.next += 1
+                self._wrong(f"expected '/' and a period: '{word}/minute'")
             self._wrong(
                 "expected an alias such as rpm or tpm, 'concurrent', or a unit with "
-                f"its period, for example '{word}/minute'{_near(word, _ALIASES)}"
+                f"its period, for example '{word}/minute'"
+                f"{_near(word, [*_ALIASES, CONCURRENT])}"
             )
         return _SINGULAR.get(word, word), self._slash_period()
 
@@ -370,20 +385,24 @@ class _Parser:
         if self._take("'/' and a period, for example '/minute'") != "/":
             self._wrong("expected '/' and a period, for example '/minute'")
         word = self._take("a period such as minute, 5 hours or day")
-        number = 1
+        number = "1"
         counted = _COUNTED_PERIOD.fullmatch(word)
         if counted:
-            number = int(counted[1])
+            number = counted[1]
             word = counted[2] or self._take("a period such as seconds or hours")
         one = _PERIOD_WORDS.get(word.lower())
-        if one is None or number == 0:
+        if one is None:
             self._wrong(
                 "expected a period: second, minute, hour, day, week or month"
                 + _near(word.lower(), _PERIODS)
             )
-        if number * one > units.MAX_WINDOW:
-            self._wrong("expected a window of at most 366 days")
-        return number * one
+        try:
+            window_us = units.parse_amount(number, one)
+        except ValueError:
+            window_us = 0
+        if not 0 < window_us <= units.MAX_WINDOW:
+            self._wrong("expected a window of 1 microsecond to 366 days")
+        return window_us
 
     def _options(self, fields: _Fields) -> None:
         scale = units.NANO if fields["unit"] in units.CURRENCIES else 1
@@ -405,8 +424,7 @@ class _Parser:
             elif word == "resets":
                 fields["resets"] = self._resets()
             else:
-                known = ("burst", "using", "resets")
-                self._wrong(f"expected burst, using or resets{_near(word, known)}")
+                self._wrong(f"expected burst, using or resets{_near(word, _OPTIONS)}")
             fault = _fault(_unchecked(fields))
             if fault is not None:
                 self._wrong(fault)
@@ -422,21 +440,23 @@ class _Parser:
         if match is None:
             self._wrong("expected a time of day such as 00:00 or 17:30")
         minute_of_day = int(match[1]) * 60 + int(match[2])
-        word = self._peek()
-        if word is None or word.lower() in {"burst", "using"}:
-            return Resets(minute_of_day=minute_of_day)
         start = self.next
-        while (word := self._peek()) is not None and word.lower() not in {
-            "burst",
-            "using",
-            "resets",
-        }:
+        while (word := self._peek()) is not None and word.lower() not in _OPTIONS:
             self.next += 1
+        if start == self.next:
+            return Resets(minute_of_day=minute_of_day)
         zone = self.text[self.words[start].start() : self.words[self.next - 1].end()]
         try:
             return Resets(minute_of_day=minute_of_day, zone=zone)
         except ConfigError as error:
             self._wrong(str(error).partition("; ")[2], at=start)
+
+    def _shape(self, word: str) -> None:
+        """Point at a word that is no amount in any unit, before anything else."""
+        try:
+            units.parse_amount(word, units.NANO)
+        except ValueError as error:
+            self._wrong(str(error), at=0)
 
     def _amount(self, word: str, scale: int, at: int | None = None) -> int:
         try:

@@ -103,13 +103,15 @@ def parse_amount(word: str, scale: int = 1) -> int:
         hint = " (M is a million)" if suffix == "m" else ""
         msg = f"expected the suffix k, M or B, or none{hint}"
         raise ValueError(msg)
-    number = Decimal(whole.replace("_", "") + (fraction or "")) * _SUFFIX[suffix]
-    number *= scale
-    if number != number.to_integral_value():
+    decimals = (fraction or ".")[1:]
+    number = int(whole.replace("_", "") + decimals) * _SUFFIX[suffix] * scale
+    ones: int = 10 ** len(decimals)
+    amount, rest = divmod(number, ones)
+    if rest:
         smallest = "a whole number" if scale == 1 else "at most nine decimals"
         msg = f"expected {smallest}"
         raise ValueError(msg)
-    return int(number)
+    return amount
 
 
 def format_amount(amount: int) -> str:
@@ -124,8 +126,13 @@ def format_amount(amount: int) -> str:
 
 def format_money(nano: int) -> str:
     """Print billionths as a decimal without trailing zeros: 50, 0.25."""
-    text = f"{Decimal(nano) / NANO:f}"
-    return text.rstrip("0").rstrip(".") if "." in text else text
+    whole, rest = divmod(nano, NANO)
+    return f"{whole}.{rest:09}".rstrip("0").rstrip(".")
+
+
+def decimal(nano: int) -> Decimal:
+    """Turn billionths into a sum of money, exactly, whatever the caller's context."""
+    return Decimal(format_money(nano))
 
 
 def money(value: Decimal | str | int) -> int:
@@ -136,16 +143,35 @@ def money(value: Decimal | str | int) -> int:
     if isinstance(value, bool) or not isinstance(value, Decimal | str | int):
         msg = f"money is a Decimal, a string or an int, not {type(value).__name__}"
         raise TypeError(msg)
+    if isinstance(value, int):
+        if not 0 <= value <= MAX_COST:
+            raise ConfigError(_NO_SUM.format(_show(value)))
+        return value * NANO
     try:
-        number = Decimal(value)
-        if not number.is_finite() or not 0 <= number * NANO <= MAX_COST * NANO:
+        if len(str(value)) > _LONGEST_SUM:
             raise InvalidOperation
-    except (InvalidOperation, ValueError, OverflowError) as error:
-        msg = f"money must be a finite sum >= 0, not {str(value)[:40]!r}"
-        raise ConfigError(msg) from error
-    scaled = number * NANO
-    whole = int(scaled)
-    return whole if whole == scaled else whole + 1
+        number = Decimal(value)
+    except InvalidOperation as error:
+        raise ConfigError(_NO_SUM.format(_show(value))) from error
+    if not number.is_finite() or not 0 <= number <= MAX_COST:
+        raise ConfigError(_NO_SUM.format(_show(value)))
+    if number.adjusted() < _LEAST:
+        return 0 if number == 0 else 1
+    # A ratio of integers, as a decimal context may round to a few digits.
+    top, bottom = number.as_integer_ratio()
+    return -(-top * NANO // bottom)
+
+
+_LONGEST_SUM = 100  # characters of a sum of money
+_LEAST = -30  # ten to this is far below a billionth: it counts as the smallest sum
+_NO_SUM = f"money must be a finite sum from 0 to {MAX_COST}, not {{}}"
+
+
+def _show(value: object) -> str:
+    """Print a wrong value, but not a wall of it."""
+    if isinstance(value, int) and abs(value) > 10**_LONGEST_WORD:
+        return "a far larger number"
+    return repr(str(value)[:_LONGEST_WORD])
 
 
 def count(unit: str, value: object) -> int:
@@ -156,7 +182,7 @@ def count(unit: str, value: object) -> int:
         msg = f"{unit}= takes a whole number, not {type(value).__name__}"
         raise TypeError(msg)
     if not 0 <= value <= MAX_COST:
-        msg = f"{unit}={str(value)[:40]} is out of range: expected 0 to {MAX_COST}"
+        msg = f"{unit}={_show(value)} is out of range: expected 0 to {MAX_COST}"
         raise ConfigError(msg)
     return value
 
