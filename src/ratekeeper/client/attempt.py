@@ -78,8 +78,12 @@ class Counter:
             raise ConfigError(msg)
         facts = self.provider.read_request(method, path, body)
         costs = self.provider.costs(facts)
-        amounts = reserve(self.limiter.limits, costs.charged, costs.reserved)
-        terms = {"timeout": timeout, "again": again, **options, **amounts}
+        also = tuple(options.get("also", ()))
+        fronts = [self.limiter, *(front for front, _ in also)]
+        limits = [limit for front in fronts for limit in front.limits]
+        amounts = reserve(limits, costs.charged, costs.reserved)
+        terms = {"timeout": timeout, "again": again, **options, "also": also}
+        terms.update(amounts)
         return Ask(facts=facts, terms=terms)
 
 

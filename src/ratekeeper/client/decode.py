@@ -15,6 +15,7 @@ Decoder = Callable[[bytes], Iterator[bytes]]
 
 _PIECE = 1 << 20  # no piece of decoded body is larger, however well it was packed
 _GZIP_OR_ZLIB = zlib.MAX_WBITS | 32  # by its header
+_HEADER = 2  # bytes of a header that tell whether it is one
 
 
 def decoder(encoding: str) -> Decoder | None:
@@ -42,11 +43,11 @@ def _plain(data: bytes) -> Iterator[bytes]:
 
 
 class _Inflate:
-    """Gzip and deflate."""
+    """Gzip and deflate; the latter without its header too, as some servers send it."""
 
     def __init__(self) -> None:
         self._inner: Any = zlib.decompressobj(_GZIP_OR_ZLIB)
-        self._started = False
+        self._early: bytes | None = b""  # until the header has been seen to be one
 
     def __call__(self, data: bytes) -> Iterator[bytes]:
         rest = data
@@ -54,14 +55,15 @@ class _Inflate:
             try:
                 piece = self._inner.decompress(rest, _PIECE)
             except zlib.error:
-                if self._started:
+                if self._early is None:
                     self._inner = None  # damaged: what follows cannot be read
                     return
-                # Deflate without its header, which some servers send.
+                rest, self._early = self._early + rest, None
                 self._inner = zlib.decompressobj(-zlib.MAX_WBITS)
-                self._started = True
                 continue
-            self._started = True
+            if self._early is not None:
+                early = self._early + rest
+                self._early = early if len(early) < _HEADER else None
             rest = self._inner.unconsumed_tail
             if piece:
                 yield piece
