@@ -125,7 +125,7 @@ class AsyncKit:
         return self.run(acquire())
 
 
-KITS = {
+KITS: dict[str, Any] = {
     "httpx2-sync": lambda *a, **k: SyncKit(httpx2, *a, **k),
     "httpx2-async": lambda *a, **k: AsyncKit(httpx2, *a, **k),
     "httpx-sync": lambda *a, **k: SyncKit(httpx, *a, **k),

@@ -1,0 +1,88 @@
+"""A key, a prompt or an answer never reaches a log, an error text or a repr of ours."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+import traceback
+from typing import Any
+
+import pytest
+
+from ratekeeper.errors import LimitExceeded, NeverPossible
+from tests.client.kits import KITS
+from tests.client.wire import (
+    STREAM_HEAD,
+    Script,
+    Wire,
+    chunked,
+    delta,
+    events,
+    http,
+)
+
+CANARY = "canary-7d1f0b52c4"
+SECRET: dict[str, Any] = {
+    "json": {
+        "model": "m",
+        "max_tokens": 90,
+        "messages": [{"role": "user", "content": f"prompt {CANARY}"}],
+    },
+    "headers": {"authorization": f"Bearer sk-{CANARY}", "x-api-key": CANARY},
+}
+ERROR = f'{{"error": {{"message": "key sk-{CANARY} and prompt {CANARY}"}}}}'.encode()
+STREAM = chunked(*events(delta(CANARY), {"error": {"message": CANARY}}))
+ANSWERS = {
+    "401": Script(http(401, ERROR)),
+    "429": Script(http(429, ERROR, "retry-after: 1")),
+    "500": Script(http(500, ERROR)),
+    "stream": Script(STREAM_HEAD, *STREAM),
+    "cut": Script(STREAM_HEAD, *STREAM[:1], end="close"),
+    "lost": Script(end="close"),
+    "garbage": Script(f"{CANARY}\r\n\r\n".encode(), end="close"),
+}
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+@pytest.mark.parametrize("kind", KITS)
+def test_no_log_of_ours_tells_a_secret(
+    kind: str, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, logger="ratekeeper")
+    with Wire(ANSWERS[name]) as wire, KITS[kind]("2 requests/day", "1k tpm") as c:
+        for _ in range(3):
+            try:
+                c.post(f"{wire.url}/chat/completions", timeout=0.5, **SECRET)
+            except (c.lib.TransportError, LimitExceeded) as error:
+                ours = [
+                    line
+                    for line in traceback.format_exception(error)
+                    if "ratekeeper" in line
+                ]
+                assert CANARY not in "".join(ours)
+        shown = [repr(c.limiter), repr(c.transport), repr(vars(c.transport))]
+
+    ours = [r.getMessage() for r in caplog.records if r.name.startswith("ratekeeper")]
+    assert CANARY not in "\n".join([*ours, *shown])
+
+
+@pytest.mark.parametrize("kind", KITS)
+@pytest.mark.parametrize("limits", [("1 requests/day",), ("50 tpm",)])
+def test_no_refusal_tells_a_secret(kind: str, limits: tuple[str, ...]) -> None:
+    with Wire(http(200, b"{}")) as wire:
+        url = f"{wire.url}/chat/completions"
+        with KITS[kind](*limits) as c:
+            c.post(url, **SECRET)
+            refused = c.post(url, **SECRET)
+
+            assert 429 == refused.status_code
+            assert CANARY not in refused.text + str(refused.headers)
+        with KITS[kind](*limits, raise_refusals=True) as c:
+            if limits == ("1 requests/day",):
+                c.post(url, **SECRET)
+            with pytest.raises((LimitExceeded, NeverPossible)) as caught:
+                c.post(url, **SECRET)
+
+            error = caught.value
+            assert CANARY not in f"{error!r} {error} {vars(error)}"
+            assert str(error) == str(pickle.loads(pickle.dumps(error)))
