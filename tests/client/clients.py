@@ -192,7 +192,7 @@ class Told:
     @property
     def waits_s(self) -> list[float]:
         """How long it was between one request and the next."""
-        pairs = zip(self.at_s, self.at_s[1:], strict=False)
+        pairs = itertools.pairwise(self.at_s)
         return [round(after - before, 6) for before, after in pairs]
 
 

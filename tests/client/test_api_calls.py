@@ -204,7 +204,7 @@ def test_an_answer_beyond_the_bound_is_not_read(
     with (
         wire.Wire(wire.http(200, b" " * (3 << 20), "content-type: x")) as server,
         make(server.url) as ai,
-        pytest.raises(ProviderError, match="larger than 1 MiB"),
+        pytest.raises(ProviderError, match="more than 1 MiB, which was not read"),
     ):
         ai.chat()
 
@@ -231,6 +231,7 @@ BAD: dict[str, list[Any]] = {
     "priority": ["urgent", 3],
     "base_url": ["ftp://x", "nonsense"],
     "transport": [object()],
+    "proxy": ["nonsense", "ftp://x", 7, "http://u:p@h:99999", "http://:80"],
     "store": ["redis-typo://x"],
     "api_key": [b"bytes", 7],
 }
@@ -341,6 +342,27 @@ def test_an_error_after_chunks_comes_after_them_and_is_not_tried_again(
         sent = len(server.requests)
 
     assert ([wire.delta("a")], 2) == (first, sent)
+
+
+def test_what_breaks_after_the_last_word_does_no_harm(make: clients.Opened) -> None:
+    parts = wire.chunked(*wire.events(wire.delta("a")), end=False)
+    script = wire.Script(wire.STREAM_HEAD, *parts, end="close")
+    with wire.Wire(script) as server, make(server.url) as ai:
+        got = ai.chunks()
+
+    assert [wire.delta("a")] == got
+
+
+def test_a_stream_that_is_over_stays_over() -> None:
+    parts = wire.chunked(*wire.events(wire.delta("a")))
+    script = wire.Script(wire.STREAM_HEAD, *parts)
+    with wire.Wire(script) as server, clients.opener("sync")(server.url) as ai:
+        stream = ai.client.chat_completion(**clients.CHAT, stream=True)
+        first = list(stream)
+        again = list(stream)
+        stream.close()
+
+    assert ([wire.delta("a")], []) == (first, again)
 
 
 def test_a_chat_stream_that_ends_too_soon_is_not_taken_for_whole(

@@ -39,11 +39,7 @@ def refused(
     answer: httpx2.Response, body: bytes, terms: Terms, attempts: int
 ) -> Failed:
     """Return what an answer with an error status means; the transport has judged it."""
-    verdict = answer.extensions.get("ratekeeper")
-    if not isinstance(verdict, Verdict):
-        verdict = terms.provider.judge(
-            answer.status_code, answer.headers, body, terms.now_us()
-        )
+    verdict: Verdict = answer.extensions["ratekeeper"]
     return _judged(verdict, answer.status_code, body, terms, attempts)
 
 

@@ -41,10 +41,11 @@ class Client(Front):
     `provider` is a name or a base URL; its limits are `limits`, or those of a `tier`
     (for a `model`). The key is `api_key`, or in the provider's environment variable.
 
-    `timeout` bounds a whole call in seconds: line, HTTP and retries (of a stream, up to
-    its first chunk; a thread notices between two reads). `attempts` counts the first
-    one; waits between them are random up to `backoff`, doubled each time, and never
-    shorter than the provider's hint. A POST whose answer was lost may have been paid
+    `timeout` bounds a whole call in seconds: line, HTTP and retries (a thread notices
+    between two reads); of a stream it bounds what comes before the first chunk, and
+    `read_timeout` each gap after it. `attempts` counts the first one; waits between
+    them are random up to `backoff`, doubled each time, and never shorter than the
+    provider's hint. A POST whose answer was lost may have been paid
     for and is not sent again unless `resend_lost`. The proxy is the environment's
     unless given. Clients of one `name` and `store` share their limits.
 

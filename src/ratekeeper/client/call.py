@@ -40,6 +40,10 @@ class Held(httpx2.ConnectError):
         self.why = why
 
 
+class TooLarge(Exception):
+    """An answer is larger than a client reads; the message says how large."""
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Send:
     """Send a request through the transport; gives back the answer, its body unread."""
@@ -126,6 +130,8 @@ def _attempt(
         body = yield Read(answer, turn)
     except Held as held:
         raise held.why from None
+    except TooLarge as bound:
+        return answers.strange(f"with {bound}, which was not read", terms, attempt)
     except httpx2.HTTPError as error:
         return _lost(error, call, terms, turn, attempt)
     outcome = answers.parsed(answer, body, terms, attempt)

@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import httpx2
 
-from ratekeeper.client.call import Held, Open, Read, Send
+from ratekeeper.client.call import Held, Open, Read, Send, TooLarge
 from ratekeeper.client.stream import AsyncStream, Stream
 from ratekeeper.client.terms import TURN
 from ratekeeper.core.effects import Sleep
-from ratekeeper.errors import ProviderError
 from ratekeeper.runtime import sync
 
 if TYPE_CHECKING:
@@ -84,11 +83,11 @@ async def _deadline(turn: Turn) -> AsyncIterator[None]:
         raise httpx2.ReadTimeout(msg) from error
 
 
-def _check(turn: Turn, size: int, answer: httpx2.Response) -> None:
+def _check(turn: Turn, size: int) -> None:
     """Stop reading a body that is out of time or out of bounds."""
     if size > _LARGEST:
-        msg = f"the answer is larger than {_LARGEST >> 20} MiB and was not read"
-        raise ProviderError(msg, status=answer.status_code)
+        msg = f"more than {_LARGEST >> 20} MiB"
+        raise TooLarge(msg)
     if turn.is_over():
         msg = "the deadline of the call has passed"
         raise httpx2.ReadTimeout(msg)
@@ -129,7 +128,7 @@ def _read(answer: httpx2.Response, turn: Turn) -> bytes:
         for piece in answer.iter_bytes():
             pieces.append(piece)
             size += len(piece)
-            _check(turn, size, answer)
+            _check(turn, size)
     finally:
         answer.close()
     return b"".join(pieces)
@@ -173,7 +172,7 @@ async def _read_async(answer: httpx2.Response, turn: Turn) -> bytes:
         async for piece in answer.aiter_bytes():
             pieces.append(piece)
             size += len(piece)
-            _check(turn, size, answer)
+            _check(turn, size)
     finally:
         await answer.aclose()
     return b"".join(pieces)

@@ -114,7 +114,7 @@ class Front:
             priority=_priority(priority),
             resend_lost=resend_lost,
         )
-        self._connect(transport, proxy, verify)
+        self._connect(transport, _proxy(proxy), verify)
 
     def _connect(
         self,
@@ -279,6 +279,21 @@ def _encoded(body: object) -> bytes:
     except (TypeError, ValueError, RecursionError) as error:
         msg = f"the body cannot be sent as JSON ({type(error).__name__})"
         raise ConfigError(msg) from error
+
+
+def _proxy(value: str | None) -> str | None:
+    """Check a proxy's URL; the message never repeats it: it may hold a password."""
+    if value is None:
+        return None
+    try:
+        httpx2.Proxy(value)
+        parts = urllib.parse.urlsplit(value)
+        if not parts.hostname or parts.port == 0:  # `port` checks itself
+            raise ValueError
+    except (TypeError, ValueError, httpx2.InvalidURL) as error:
+        msg = "proxy= is a URL such as http://user:password@proxy.example:3128"
+        raise ConfigError(msg) from error
+    return value
 
 
 def host_of(proxy: str | httpx2.URL | None) -> str:

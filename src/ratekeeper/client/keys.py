@@ -31,8 +31,8 @@ _PLACEHOLDER = re.compile(
 )
 # What a key looks like in the text of an error: a provider may repeat it, or part of it.
 _KEYLIKE = re.compile(
-    r"(?<![A-Za-z0-9])(sk|hs|gsk|pk|rk|xai|AIza|fw|tgp|key|r8|nvapi)[-_]?"
-    r"[A-Za-z0-9_*.\-]*[0-9*][A-Za-z0-9_*.\-]{7,}"
+    r"(?<![A-Za-z0-9])(?:(?:sk|hs|gsk|pk|rk|xai|fw|tgp|r8|nvapi)[-_]|AIza)"
+    r"[A-Za-z0-9_*.\-]{8,}"
     r"|(?i:bearer)\s+[^\s\"']+"
 )
 _LONGEST_BODY = 2000  # characters of an error's text that are kept

@@ -54,7 +54,7 @@ def refusal(
     attempts: int,
 ) -> RatekeeperError:
     """Return the typed error for an answer that is one."""
-    said = f"{host} answered {status}{_code(body)}"
+    said = f"{host} answered {status}{code_of(body)}"
     facts: dict[str, Any] = {
         "status": status,
         "body": text_of(body, key),
@@ -137,7 +137,7 @@ def _limit(verdict: Verdict) -> str:
     return f"{verdict.unit}/{window}"
 
 
-def _code(body: bytes) -> str:
+def code_of(body: bytes) -> str:
     """Return the provider's own word for the error, as " (word)", if it is one."""
     try:
         error = json.loads(body)

@@ -80,8 +80,8 @@ class Call:
 
     method: str
     url: str
-    headers: tuple[tuple[str, str], ...]
-    body: bytes | None = None
+    headers: tuple[tuple[str, str], ...] = dataclasses.field(repr=False)  # the key
+    body: bytes | None = dataclasses.field(default=None, repr=False)
     stream: bool = False
     timeout_us: int | None = None
     gate: Gate | None = None
