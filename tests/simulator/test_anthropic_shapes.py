@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
+import httpx2
 import pytest
 
 from ratekeeper.simulator.server import Simulator
 from ratekeeper.testing import ManualClock
-from tests.simulator.asking import ROLES, ask, events, messages
+from tests.simulator.asking import KEY, ROLES, ask, events, messages
 
 SAY_HELLO_TOKENS = 9
 
@@ -249,3 +251,65 @@ def test_a_request_that_makes_no_sense_is_a_400_that_names_the_field(
 
     assert response.status_code == 400
     assert said in response.json()["error"]["message"]
+
+
+def test_a_request_without_a_version_is_a_400() -> None:
+    provider = simulator("10 rpm")
+
+    async def send() -> httpx2.Response:
+        async with httpx2.AsyncClient(
+            transport=httpx2.ASGITransport(provider), base_url="http://simulated"
+        ) as client:
+            body = {"model": "m", "max_tokens": 5, "messages": ROLES}
+            headers = {"authorization": f"Bearer {KEY}"}  # a bearer does as well
+            return await client.post("/v1/messages", json=body, headers=headers)
+
+    response = asyncio.run(send())
+
+    assert response.status_code == 400
+    assert "anthropic-version" in response.json()["error"]["message"]
+
+
+def test_models_are_listed_and_count_against_no_limit() -> None:
+    provider = simulator("1 rpm")
+    listed = ask(provider, "/v1/models").json()
+
+    assert listed["first_id"] == listed["data"][0]["id"]
+    assert messages(provider).status_code == 200
+
+
+def test_a_slot_that_is_lacking_is_told_as_a_limit_of_connections() -> None:
+    provider = simulator("1 concurrent")
+
+    async def two() -> list[httpx2.Response]:
+        calls = [asyncio.to_thread(messages, provider, "latency=0.3") for _ in "ab"]
+        return sorted(await asyncio.gather(*calls), key=lambda one: one.status_code)
+
+    served, refused = asyncio.run(two())
+
+    assert served.status_code == 200
+    assert "concurrent connections has exceeded" in refused.json()["error"]["message"]
+    assert "retry-after" not in refused.headers
+
+
+def test_without_usage_on_cue_an_answer_has_none() -> None:
+    body = messages(simulator("10 rpm"), "no-usage").json()
+    stream = messages(simulator("10 rpm"), "no-usage, output=2", stream=True)
+    delta = dict(events(stream))["message_delta"]
+
+    assert "usage" not in body
+    assert "usage" not in delta
+
+
+def test_signs_of_life_are_pings() -> None:
+    stream = messages(simulator("10 rpm"), "keep-alive=2, output=1", stream=True)
+
+    assert [name for name, _ in events(stream)][:3] == ["ping", "ping", "message_start"]
+
+
+def test_a_limit_that_is_not_counted_is_not_told() -> None:
+    response = messages(simulator("10 rpm"))
+
+    assert "anthropic-ratelimit-requests-limit" in response.headers
+    assert "anthropic-ratelimit-output-tokens-limit" not in response.headers
+    assert "anthropic-ratelimit-tokens-limit" not in response.headers

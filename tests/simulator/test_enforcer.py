@@ -204,9 +204,19 @@ def test_standing_tells_what_is_left_and_when_all_of_it_is_back() -> None:
     assert START + MINUTE_US == tokens.full_at
 
 
-def test_a_rule_told_to_count_refused_calls_does() -> None:
-    counting = TokenBucket(60, counts_refused=True)
-    enforcer = Enforcer([counting, SlidingLog(10, unit="tokens")])
+def test_told_so_a_refused_call_counts_in_the_limits_that_had_room() -> None:
+    limits = ["60 rpm", "10 tpm", "5 concurrent"]
+    enforcer = Enforcer.from_limits(limits, counts_refused=True)
     enforcer.admit({"requests": 1, "tokens": 11}, START)
 
-    assert counting.used(START) == 1
+    assert used(enforcer, START) == [1, 0, 0]
+
+
+def test_no_wait_is_named_for_what_never_fits_or_waits_for_a_slot() -> None:
+    enforcer = Enforcer.from_limits(["10 tpm", "1 concurrent"])
+    never = enforcer.wait_us({"tokens": 11}, START)
+    enforcer.admit({"tokens": 1}, START)
+
+    assert never is None
+    assert enforcer.wait_us({"tokens": 1}, START) is None
+    assert Enforcer.from_limits(["10 tpm"]).wait_us({"requests": 1}, START) == 0

@@ -17,6 +17,7 @@ import pytest
 
 from ratekeeper.errors import ConfigError
 from ratekeeper.simulator.cues import FaultPlan
+from ratekeeper.simulator.exchange import Intake
 from ratekeeper.simulator.server import Simulator, serving
 from ratekeeper.testing import ManualClock
 from tests.simulator.asking import KEY, ROLES
@@ -245,6 +246,27 @@ def test_a_body_without_a_length_is_read_no_further_than_the_cap() -> None:
 
     assert status == 413
     assert simulator.stats["by_status"] == {"413": 1}
+
+
+def test_bodies_that_arrive_together_have_a_bound_and_room_comes_back() -> None:
+    simulator = Simulator("openai", PLENTY)
+    simulator._intake = Intake(most=1000, most_together=1500)
+    with client(simulator) as one:
+        at = (one.base_url.host, one.base_url.port or 0)
+        with socket.create_connection(at, timeout=5) as wire:
+            wire.sendall(
+                b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: "
+                b"Bearer k\r\ncontent-length: 1000\r\n\r\n" + b" " * 900
+            )
+            arrived = eventually(lambda: simulator._intake._room == 600)
+            crowded = chat(one, messages=[{"role": "user", "content": "x" * 700}])
+        left = eventually(lambda: simulator._intake._room == 1500)
+        served = chat(one, messages=[{"role": "user", "content": "x" * 700}])
+
+    assert arrived
+    assert crowded.status_code == 503
+    assert left
+    assert served.status_code == 200
 
 
 @pytest.mark.parametrize(

@@ -107,18 +107,22 @@ class Enforcer:
         *,
         enforce: Enforcement | str = Enforcement.TOKEN_BUCKET,
         refunds: bool | Sequence[str] = False,
+        counts_refused: bool = False,
     ) -> Enforcer:
         """Make an enforcer from the limit language.
 
         `using` and `burst` in a limit win over `enforce`; days and longer reset at
         midnight UTC unless they say otherwise. `refunds` names the units whose unused
-        cost comes back at settle, or all or none of them.
+        cost comes back at settle, or all or none of them. `counts_refused` lets a call
+        that one rule refuses count in the others.
         """
         rules = []
         for text in limits:
             limit = Limit.parse(text) if isinstance(text, str) else text
             back = refunds if isinstance(refunds, bool) else limit.unit in refunds
-            rules.append(rule_of(limit, enforce=Enforcement(enforce), refunds=back))
+            rule = rule_of(limit, enforce=Enforcement(enforce), refunds=back)
+            rule.counts_refused = counts_refused and limit.window_us > 0
+            rules.append(rule)
         return cls(rules)
 
     def admit(self, costs: Mapping[str, int], now: int) -> Admitted | Refused:

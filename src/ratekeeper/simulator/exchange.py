@@ -30,6 +30,28 @@ class BodyTooLarge(Exception):
     """The body is larger than the server reads."""
 
 
+class Crowded(Exception):
+    """So many bodies are arriving that there is no room for another byte."""
+
+
+class Intake:
+    """How much is read: of one body, and of all that arrive at a time."""
+
+    def __init__(self, most: int, most_together: int) -> None:
+        self.most = most
+        self._room = most_together
+
+    def take(self, size: int) -> None:
+        """Make room for bytes; raises `Crowded` where there is none."""
+        if size > self._room:
+            raise Crowded
+        self._room -= size
+
+    def give_back(self, size: int) -> None:
+        """Forget bytes that were taken."""
+        self._room += size
+
+
 class Exchange:
     """One HTTP request, and what is sent back for it."""
 
@@ -45,26 +67,34 @@ class Exchange:
         self._send = send
         self._gone: asyncio.Task[None] | None = None
 
-    async def body(self, most: int) -> bytes:
+    async def body(self, intake: Intake) -> bytes:
         """Read the whole body; raises `BodyTooLarge` as soon as that is certain."""
         said = self.headers.get("content-length", "")
-        if said.isascii() and said.isdigit() and int(said[:20]) > most:
+        if said.isascii() and said.isdigit() and int(said[:20]) > intake.most:
             raise BodyTooLarge
         parts = bytearray()
         try:
             async with asyncio.timeout(_UPLOAD_S):
-                while True:
-                    message = await self._receive()
-                    if message["type"] == "http.disconnect":
-                        raise ClientGone
-                    parts += message.get("body", b"")
-                    if len(parts) > most:
-                        raise BodyTooLarge
-                    if not message.get("more_body", False):
-                        return bytes(parts)
+                while await self._part(parts, intake):
+                    pass
         except TimeoutError:
             await self.hang_up()
             raise ClientGone from None
+        finally:
+            intake.give_back(len(parts))
+        return bytes(parts)
+
+    async def _part(self, parts: bytearray, intake: Intake) -> bool:
+        """Read on; returns whether there is more."""
+        message = await self._receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        data = message.get("body", b"")
+        if len(parts) + len(data) > intake.most:
+            raise BodyTooLarge
+        intake.take(len(data))
+        parts += data
+        return bool(message.get("more_body", False))
 
     async def pause(self, us: int) -> None:
         """Let time pass; raises `ClientGone` the moment the client leaves."""

@@ -28,7 +28,9 @@ from ratekeeper.simulator.exchange import (
     TRANSPORT,
     BodyTooLarge,
     ClientGone,
+    Crowded,
     Exchange,
+    Intake,
 )
 from ratekeeper.simulator.rules import SECOND_US
 from ratekeeper.simulator.turn import Pace, Turn, refuse
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
     from ratekeeper.simulator.exchange import Receive, Scope, Send
 
 MOST_BODY = 8 * 1024 * 1024  # of one request; real ones are below 1 MiB
+_MOST_TOGETHER = 256 * 1024 * 1024  # of all bodies that are arriving
 _MOST_CONNECTIONS = 10_000
 _BACKLOG = 2048  # connections that wait to be accepted
 _LONGEST_BAN_S = 366 * 86_400.0
@@ -55,8 +58,9 @@ class Simulator:
 
     `limits` are limit strings; none means the provider's usual ones. `enforce` says how
     a limit is held that does not say so itself. `keys` None accepts any key.
-    `refunds` overrides whether unused tokens come back. After `ban_after` refusals
-    within a minute the account is closed for `ban_s`.
+    `refunds` overrides whether unused tokens come back; with `counts_refused` a refused
+    call counts in the limits that had room for it. After `ban_after` refusals within a
+    minute the account is closed for `ban_s`.
     """
 
     def __init__(
@@ -72,6 +76,7 @@ class Simulator:
         ban_after: int | None = None,
         ban_s: float = 4 * 3600.0,
         refunds: bool | None = None,
+        counts_refused: bool = False,
         most_body: int = MOST_BODY,
         seed: int = 0,
         clock: Clock | None = None,
@@ -83,11 +88,12 @@ class Simulator:
         )
         self._keys = None if keys is None else frozenset(keys)
         self._faults = faults or FaultPlan()
-        self._most_body = most_body
+        self._intake = Intake(most_body, _MOST_TOGETHER)
         enforcer = Enforcer.from_limits(
             limits or self.dialect.usual_limits,
             enforce=enforce,
             refunds=self.dialect.refunded if refunds is None else refunds,
+            counts_refused=counts_refused,
         )
         self.limits = tuple(rule.name for rule in enforcer.rules)
         self._account = Account(
@@ -187,10 +193,12 @@ class Simulator:
         if not key or (self._keys is not None and key not in self._keys):
             return Problem(trouble=Trouble.UNAUTHORIZED)
         try:
-            body = await exchange.body(self._most_body)
+            body = await exchange.body(self._intake)
             return self.dialect.read(endpoint, body, exchange.headers)
         except BodyTooLarge:
             return Problem(trouble=Trouble.BODY_TOO_LARGE)
+        except Crowded:
+            return Problem(trouble=Trouble.OVERLOADED)
         except BadRequest as error:
             return Problem(
                 trouble=Trouble.BAD_REQUEST, message=str(error), param=error.param
