@@ -119,6 +119,7 @@ class MeteredStream:
         self._stream = stream
         self._trial = trial
         self._head = head
+        self._closed = False
 
     def __iter__(self) -> Iterator[bytes]:
         head = self._head
@@ -131,14 +132,19 @@ class MeteredStream:
                 self._trial.feed(part)
                 yield part
         finally:
-            self._trial.end()
+            self.close()
 
     def close(self) -> None:
-        """Close the stream below, whatever is left of it."""
-        try:
-            self._stream.close()
-        finally:
-            self._trial.end()
+        """Close the stream below, whatever is left of it, and only then settle.
+
+        Whoever takes the slot next finds the connection free.
+        """
+        if not self._closed:
+            self._closed = True
+            try:
+                self._stream.close()
+            finally:
+                self._trial.end()
 
 
 class AsyncMeteredStream:
@@ -148,6 +154,7 @@ class AsyncMeteredStream:
         self._stream = stream
         self._trial = trial
         self._head = head
+        self._closed = False
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         head = self._head
@@ -162,14 +169,16 @@ class AsyncMeteredStream:
                     self._trial.feed(part)
                     yield part
         finally:
-            self._trial.end()
+            await self.aclose()
 
     async def aclose(self) -> None:
-        """Close the stream below, whatever is left of it."""
-        try:
-            await self._stream.aclose()
-        finally:
-            self._trial.end()
+        """Close the stream below, whatever is left of it, and only then settle."""
+        if not self._closed:
+            self._closed = True
+            try:
+                await self._stream.aclose()
+            finally:
+                self._trial.end()
 
 
 def run(
