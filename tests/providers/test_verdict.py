@@ -323,6 +323,12 @@ def test_a_body_in_other_shapes_is_read_too() -> None:
     assert 5 * SECOND == provider.judge(429, {}, flat, NOW_US).retry_after_us
 
 
+def test_the_event_of_a_response_that_failed_is_read_like_any_error() -> None:
+    event = b'{"type":"response.failed","response":{"error":{"code":"slow_down"}}}'
+
+    assert Kind.RAMP is find_provider("openai").judge(200, {}, event, 0).kind
+
+
 def test_only_the_beginning_of_a_huge_error_is_read() -> None:
     body = b'{"error":{"pad":"' + b"x" * LARGEST_ERROR + b'","code":"slow_down"}}'
 

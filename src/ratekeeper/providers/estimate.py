@@ -212,6 +212,7 @@ def _weigh_blanks(data: bytes, line: int) -> int:
 
 
 _CARRIERS = ("role", "content", "output")  # what is counted apart, or not at all
+_TEXTS = ("text", "input_text", "output_text")
 _IMAGES = {"image_url", "input_image", "image", "computer_screenshot"}
 
 
@@ -232,17 +233,18 @@ class Prompt:
         waiting = [value]
         while waiting:
             one = waiting.pop()
-            match one:
-                case None:
-                    pass
-                case str():
-                    self._text(one)
-                case list():
-                    waiting.extend(reversed(one))
-                case dict():
+            if isinstance(one, str):
+                self._text(one)
+            elif isinstance(one, list):
+                waiting.extend(reversed(one))
+            elif isinstance(one, dict):
+                text = one.get("text")
+                if isinstance(text, str) and one.get("type") in _TEXTS:
+                    self._text(text)
+                else:
                     waiting.extend(reversed(self._part(one)))
-                case _:
-                    self._text(str(one))
+            elif one is not None:
+                self._text(str(one))
 
     def add_numbered(self, value: object) -> None:
         """Count texts that may be given as lists of token numbers."""
@@ -269,8 +271,6 @@ class Prompt:
     def _part(self, part: dict[str, object]) -> list[object]:
         """Count one part; return what lies in it, still to be counted."""
         match part:
-            case {"type": "text" | "input_text" | "output_text", "text": str(text)}:
-                return [text]
             case {"type": str(kind)} if kind in _IMAGES:
                 self.fixed += _image(part)
                 return []

@@ -264,8 +264,7 @@ def read_readings(
     A limit of 0 says that the provider does not know it; more remaining than the limit
     says nothing either. A moment is read against the answer's own `Date`.
     """
-    answered = read_http_date(fields.get("date"), now_us)
-    now_us = now_us if answered is None else answered
+    answered: int | None = None
     readings: list[Reading] = []
     for row in rows:
         limit = _count(fields.get(row.limit)) or None
@@ -280,13 +279,16 @@ def read_readings(
         others = {one.limit for one in readings if one.unit != "requests"}
         if row.repeats and limit in others:
             continue
+        if answered is None:
+            date = read_http_date(fields.get("date"), now_us)
+            answered = now_us if date is None else date
         readings.append(
             Reading(
                 unit=row.unit,
                 window_us=row.window_us,
                 limit=limit,
                 remaining=remaining,
-                full_after_us=read_reset(fields.get(row.reset), now_us),
+                full_after_us=read_reset(fields.get(row.reset), answered),
             )
         )
     return tuple(readings)

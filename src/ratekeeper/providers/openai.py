@@ -51,7 +51,7 @@ _SILENT = frozenset(
     ]
 )
 _BOUNDS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
-_DELTAS = ("content", "reasoning_content", "reasoning", "refusal")
+_DELTAS = frozenset(["content", "reasoning_content", "reasoning", "refusal"])
 _USAGE_EVENTS = ("response.completed", "response.incomplete", "response.failed")
 
 
@@ -97,11 +97,14 @@ class OpenAIShapes:
         usage = value.get("usage")
         if not isinstance(usage, dict):
             usage = shapes.inner(value, "x_groq").get("usage")
+        text = 0
         choices = value.get("choices")
-        listed = choices if isinstance(choices, list) else []
+        if isinstance(choices, list):
+            for choice in choices:
+                text += _choice_size(choice)
         return shapes.Glimpse(
             usage=usage if isinstance(usage, dict) else None,
-            text=sum(_choice_size(one) for one in listed),
+            text=text,
             error=error if isinstance(error, dict) else None,
         )
 
@@ -177,16 +180,21 @@ def _choice_size(choice: object) -> int:
     """Return the bytes of text in a choice of a chunk, or of a whole answer."""
     if not isinstance(choice, dict):
         return 0
-    said = shapes.inner(choice, "delta") or shapes.inner(choice, "message")
-    total = sum(shapes.size(said.get(name)) for name in _DELTAS)
-    total += shapes.size(choice.get("text"))
-    calls = said.get("tool_calls")
-    for call in calls if isinstance(calls, list) else []:
-        if isinstance(call, dict):
-            function = shapes.inner(call, "function")
-            total += shapes.size(function.get("name"))
-            total += shapes.size(function.get("arguments"))
-    return total
+    total = 0
+    said = choice.get("delta") or choice.get("message")
+    if isinstance(said, dict):
+        for name, value in said.items():
+            if name in _DELTAS and value:
+                total += shapes.size(value)
+        calls = said.get("tool_calls")
+        if isinstance(calls, list):
+            total += sum(_call_size(call) for call in calls)
+    return total + shapes.size(choice.get("text"))
+
+
+def _call_size(call: object) -> int:
+    function = shapes.inner(call, "function") if isinstance(call, dict) else {}
+    return shapes.size(function.get("name")) + shapes.size(function.get("arguments"))
 
 
 def _read_response_event(kind: str, value: Json) -> Glimpse:

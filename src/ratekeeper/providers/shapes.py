@@ -7,9 +7,8 @@ is not there.
 
 from __future__ import annotations
 
-import dataclasses
 import json
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from ratekeeper.providers.facts import Endpoint, RequestFacts
 
@@ -26,8 +25,7 @@ _BYTES_PER_TOKEN = 4
 Json = dict[str, object]
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Glimpse:
+class Glimpse(NamedTuple):
     """What one JSON value of an answer shows.
 
     `usage` is the provider's own report, as it stands; `opening` says that it speaks

@@ -181,6 +181,8 @@ def read_error(body: bytes) -> ErrorFacts:
         text = body[:_LONGEST_TEXT].decode("utf-8", "replace")
         return ErrorFacts(text=text)
     error = value.get("error")
+    if error is None:  # the event of a response that failed
+        error = shapes.inner(value, "response").get("error")
     if isinstance(error, dict):
         return facts_of(error)
     found = facts_of(value)
