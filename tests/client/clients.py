@@ -35,6 +35,7 @@ class Ai(Protocol):
 
     client: Any
     is_async: bool
+    store: Any
 
     def __enter__(self) -> Self: ...
     def __exit__(self, *_: object) -> None: ...
@@ -50,6 +51,7 @@ class SyncAi:
     is_async = False
 
     def __init__(self, provider: str, **options: Any) -> None:
+        self.store = options.get("store")
         self.client = Client(provider, **options)
 
     def __enter__(self) -> Self:
@@ -94,6 +96,7 @@ class AsyncAi:
         loop: asyncio.AbstractEventLoop | None = None,
         **options: Any,
     ) -> None:
+        self.store = options.get("store")
         self.client = AsyncClient(provider, **options)
         self._runner = asyncio.Runner(
             loop_factory=None if loop is None else lambda: loop

@@ -229,7 +229,7 @@ BAD: dict[str, list[Any]] = {
     "backoff": [-1, None, math.inf],
     "limits": ["500 rpx", [], None],
     "priority": ["urgent", 3],
-    "base_url": ["ftp://x", "nonsense"],
+    "base_url": ["ftp://x", "nonsense", "http://256.1.1.1/v1"],
     "transport": [object()],
     "proxy": ["nonsense", "ftp://x", 7, "http://u:p@h:99999", "http://:80"],
     "store": ["redis-typo://x"],

@@ -70,12 +70,13 @@ def test_a_refused_connection_says_so_after_every_attempt(make: clients.Opened) 
     assert isinstance(error.__cause__, httpx2.ConnectError)
 
 
-def test_a_name_that_does_not_exist_is_dns(make: clients.Opened) -> None:
-    with make("http://nobody.invalid/v1", attempts=1) as ai:
+@pytest.mark.parametrize("name", ["nobody.invalid", "a..b", "a" * 64 + ".invalid"])
+def test_a_name_that_does_not_exist_is_dns(make: clients.Opened, name: str) -> None:
+    with make(f"http://{name}/v1", attempts=1) as ai:
         error = _unreachable(ai.chat)
 
     assert "dns" == error.reason
-    assert "nobody.invalid cannot be resolved" in str(error)
+    assert f"{name} cannot be resolved" in str(error)
 
 
 def test_a_certificate_nobody_signed_is_tls_and_is_not_tried_again(

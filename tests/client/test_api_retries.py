@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import logging
 import random
 from typing import Any
 
+import httpx2
 import pytest
 
 from ratekeeper import (
+    AsyncClient,
     BillingStopped,
     LimitExceeded,
     NeverPossible,
@@ -303,3 +307,61 @@ def test_there_is_one_line_in_the_log_for_each_wait_in_line(
     lines = [record.getMessage() for record in caplog.records]
     assert 1 == len(lines)
     assert lines[0].startswith("waited 10 s for the limit")
+
+
+def _seeds(told: Told) -> list[int]:
+    return [json.loads(request.content)["seed"] for request in told.requests]
+
+
+def test_another_attempt_stands_at_the_head_of_the_line() -> None:
+    told = Told(error(500), OK)
+    limit = "6 requests/minute using leaky-bucket"
+    with virtual("async", told, limits=[limit], timeout=None) as ai:
+        requests = [{**clients.CHAT, "seed": n} for n in range(3)]
+        ai.batch(requests, concurrency=3)
+
+    assert [0, 0, 1, 2] == _seeds(told)
+
+
+def test_a_client_of_a_higher_class_is_served_first() -> None:
+    told = Told(OK)
+    limit = "6 requests/minute using leaky-bucket"
+    shared: dict[str, Any] = {"limits": [limit], "timeout": None, "name": "ours"}
+    with virtual("async", told, priority="batch", **shared) as ai:
+        other = AsyncClient(
+            "openai",
+            api_key=clients.KEY,
+            store=ai.store,
+            transport=httpx2.MockTransport(told),
+            priority="interactive",
+            **shared,
+        )
+
+        async def call(client: AsyncClient, seed: int) -> None:
+            await client.chat_completion(**clients.CHAT, seed=seed)
+
+        async def rush(client: AsyncClient) -> None:
+            async with other, asyncio.TaskGroup() as group:
+                for seed in range(3):
+                    group.create_task(call(client, seed))
+                await asyncio.sleep(1)
+                group.create_task(call(other, 3))
+
+        ai.do(rush)
+
+    assert [0, 3, 1, 2] == _seeds(told)
+
+
+def test_successes_fill_the_budget_of_retries(kind: str) -> None:
+    failures = [error(500)] * 200
+    told = Told(*failures, *[OK] * 14, error(500))
+    with virtual(kind, told, attempts=2, backoff=0) as ai:
+        while len(told.requests) < 200:
+            _fail(ai)
+        spent = len(told.requests)
+        for _ in range(14):
+            ai.chat()
+        _fail(ai)
+
+    # Fourteen successes, and the few points that were left, pay for one retry.
+    assert spent + 14 + 2 == len(told.requests)

@@ -39,7 +39,11 @@ class Threshold(httpx2.BaseTransport):
     def handle_request(self, request: httpx2.Request) -> httpx2.Response:
         """Let the call go with what is left of its time."""
         _leave(request, self._proxy)
-        return self._inner.handle_request(request)
+        try:
+            return self._inner.handle_request(request)
+        except UnicodeError as error:  # a name that cannot even be asked for
+            msg = "the host's name is malformed"
+            raise httpx2.ConnectError(msg) from error
 
     def close(self) -> None:
         """Close the transport behind."""

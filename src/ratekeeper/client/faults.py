@@ -70,7 +70,7 @@ def _connect_reason(error: httpx2.ConnectError, *, proxied: bool) -> str:
         return "tls"
     if proxied:
         return "proxy"
-    if any(isinstance(cause, socket.gaierror) for cause in causes):
+    if any(isinstance(cause, socket.gaierror | UnicodeError) for cause in causes):
         return "dns"
     # A connection that was made and then lost its peer, but is not in use yet: the
     # handshake. asyncio tells it by errors that are no OSError.

@@ -84,6 +84,7 @@ class Front:
         draw: random.Random | None = None,
     ) -> None:
         self._provider = find_provider(provider, base_url=base_url)
+        _check_host(self._provider.base_url)
         key = keys.find_key(self._provider, api_key, os.environ)
         said = (limits,) if isinstance(limits, str) else tuple(limits or ())
         self._limits, self._account = http.account_of(self._provider, said, model, tier)
@@ -251,6 +252,14 @@ def _own_headers(given: Mapping[str, str] | None) -> dict[str, str]:
             raise ConfigError(msg)
         fields[name.lower()] = value
     return fields
+
+
+def _check_host(base_url: str) -> None:
+    try:
+        httpx2.URL(base_url)
+    except httpx2.InvalidURL as error:
+        msg = "the base URL names a host that cannot exist"
+        raise ConfigError(msg) from error
 
 
 def _url(base_url: str, path: str, params: Mapping[str, Any] | None) -> str:
