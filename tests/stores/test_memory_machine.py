@@ -62,10 +62,7 @@ class NaiveLog:
         while self.entries and self.entries[0][0] + MINUTE <= now:
             left_us = self.entries[0][0] + MINUTE
             self.entries = [e for e in self.entries if e[0] + MINUTE > left_us]
-            paid = min(self.debt, TOKENS - self.total())
-            if paid > 0:
-                self.debt -= paid
-                self.entries.append((left_us, paid))
+            self.pay(left_us)
         self.leases = [end for end in self.leases if end > now]
         self.now = now
 
@@ -95,15 +92,20 @@ class NaiveLog:
         self.debt += more - now
 
     def give_back(self, taken: Taken, less: int) -> None:
-        paid = min(less, self.debt)
-        self.debt -= paid
-        less -= paid
+        """Take out what was not used, unless it has left; the debt takes its room."""
         kept = []
-        for at_us, tokens in reversed(self.entries):
+        for at_us, tokens in self.entries:
             mine = min(less, tokens) if at_us == taken.at_us else 0
             less -= mine
             kept.append((at_us, tokens - mine))
-        self.entries = kept[::-1]
+        self.entries = kept
+        self.pay(self.now)
+
+    def pay(self, now: int) -> None:
+        paid = min(self.debt, TOKENS - self.total())
+        if paid > 0:
+            self.debt -= paid
+            self.entries.append((now, paid))
 
     def free(self, taken: Taken) -> None:
         if taken.lease_ends_us in self.leases:
@@ -257,7 +259,8 @@ class StoreMachine(RuleBasedStateMachine):
 
     def held(self, key: str, grant: Grant) -> bool:
         """Say whether a grant's meters are still those of its key."""
-        return self.limiter._scope.rows.get(key) is grant._meters
+        row = self.limiter._scope.rows.get(key)
+        return row is not None and row[0] is grant._meters[0]
 
     @rule(seconds=st.integers(1, 90))
     def advance(self, seconds: int) -> None:
