@@ -12,14 +12,17 @@ import random
 from typing import TYPE_CHECKING, Any, Protocol
 
 from benchmarks import oracle
+from benchmarks.virtual import PeerLoop
 from benchmarks.workload import MINUTE, SECOND
 from ratekeeper.simulator.enforcer import Admitted
-from ratekeeper.testing import VirtualLoop, run_virtual
+from ratekeeper.testing import run_virtual
+from ratekeeper.testing.clock import EPOCH
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from benchmarks.workload import Call, Case
+    from ratekeeper.testing import VirtualLoop
 
 ATTEMPTS = 3  # both SDKs: two retries
 _REFUSAL_US = SECOND // 5
@@ -48,7 +51,7 @@ class Outcome:
 
     arm: str
     answered: int = 0  # calls let in within the measured minutes
-    tokens: int = 0  # that they used
+    counted: int = 0  # the tokens the provider counted for them in the end
     refused_early: int = 0  # 429s in the minutes that are not measured
     refused: int = 0  # 429s in those that are
     given_up: int = 0  # calls whose last attempt was refused
@@ -92,18 +95,19 @@ class Provider:
         handle = self._enforcer.admit(
             self._case.costs(call), self._start_us + counted_us
         )
-        measured = counted_us >= self._case.skip_minutes * MINUTE
+        measured = self._case.is_measured(counted_us)
+        early = counted_us < self._case.skip_minutes * MINUTE
         outcome = self._outcome
         if not isinstance(handle, Admitted):
             outcome.refused += measured
-            outcome.refused_early += not measured
+            outcome.refused_early += early
             outcome.vain += call.prompt
             await asyncio.sleep(_REFUSAL_US / SECOND)
             wait_us = max(0, (handle.wait_us or 0) - _REFUSAL_US)
             return -(-wait_us // 1000) / 1000  # rounded up to the ms, as headers are
         if measured:
             outcome.answered += 1
-            outcome.tokens += call.used
+            outcome.counted += self._case.counted(call)
             outcome.waits_us.append(counted_us - asked_us)
         await asyncio.sleep(self._case.answer_us / SECOND)
         self._enforcer.settle(
@@ -176,26 +180,25 @@ async def _run(case: Case, make_arm: Any, loop: VirtualLoop) -> Outcome:
 
 def run(case: Case, make_arm: Any) -> Outcome:
     """Run one arm in one case; `make_arm(case, clock)` builds it inside the loop."""
-    loop = VirtualLoop()
+    loop = PeerLoop()
     return run_virtual(_run(case, make_arm, loop), loop)  # type: ignore[no-any-return]
 
 
 def best(case: Case) -> Outcome:
     """Run the oracle in one case."""
     calls = case.calls()
-    start_us = VirtualLoop().clock.now_us()
     outcome = Outcome(arm="oracle", of_oracle=1.0)
-    for call, at in zip(calls, oracle.serve(case, calls, start_us), strict=False):
-        if at >= case.skip_minutes * MINUTE:
+    for call, at in zip(calls, oracle.serve(case, calls, EPOCH), strict=False):
+        if case.is_measured(at):
             outcome.answered += 1
-            outcome.tokens += call.used
+            outcome.counted += case.counted(call)
     return outcome
 
 
 def compare(case: Case, outcome: Outcome, yardstick: Outcome) -> Outcome:
-    """Fill in the share of the oracle: of its tokens where they bind, else its calls."""
+    """Fill in the share of the oracle: of the tokens counted, else of the calls."""
     if case.tpm is None:
         outcome.of_oracle = outcome.answered / yardstick.answered
     else:
-        outcome.of_oracle = outcome.tokens / yardstick.tokens
+        outcome.of_oracle = outcome.counted / yardstick.counted
     return outcome

@@ -117,6 +117,10 @@ class Case:
         """The end of the run."""
         return self.minutes * MINUTE
 
+    def is_measured(self, at_us: int) -> bool:
+        """Say whether what happens then counts."""
+        return self.skip_minutes * MINUTE <= at_us < self.until_us
+
     @property
     def calls_per_minute(self) -> int:
         """What the binding limit lets through, about."""
@@ -127,8 +131,8 @@ class Case:
 
     @property
     def callers(self) -> int:
-        """The callers that work the demand off: enough for four seconds of it."""
-        return max(12, self.calls_per_minute * OVERLOAD * 4 // 60)
+        """The callers that work the demand off: four seconds of it, at most 40."""
+        return max(12, min(40, self.calls_per_minute * OVERLOAD * 4 // 60))
 
     def enforcer(self) -> Enforcer:
         """Build the provider's side."""
@@ -142,6 +146,10 @@ class Case:
         if self.tpm is None:
             return {"requests": 1}
         return {"requests": 1, "tokens": call.reserved}
+
+    def counted(self, call: Call) -> int:
+        """Say what of the quota an answered call takes in the end."""
+        return call.used if self.refunds else call.reserved
 
     def calls(self) -> list[Call]:
         """Draw the demand of the whole run: Poisson arrivals, uniform sizes."""
