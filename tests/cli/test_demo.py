@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import json
 import os
+import pty
 import signal
 import subprocess
 
@@ -142,6 +144,45 @@ def test_lines_for_a_pipe_fit_eighty_columns(
 
     assert told.startswith("02:00:59  without ")
     assert all(len(line) <= 80 for line in told.split("\n"))
+
+
+def test_the_table_at_the_end_fits_and_shows_what_was_counted(
+    short_night: tuple[Side, Side, list[float]],
+) -> None:
+    without, kept, _ = short_night
+    figures = {"without": without.figures(), "with": kept.figures()}
+    file = io.StringIO()
+    Console(file=file, width=80).print(screen.summary(figures), screen.closing(55))
+    lines = file.getvalue().split("\n")
+    held = next(line for line in lines if "held back by Ratekeeper" in line)
+
+    assert all(len(line) <= 80 for line in lines)
+    assert f" {kept.script.held} │" in held
+    assert any("without" in line and "with Ratekeeper" in line for line in lines)
+
+
+def test_on_a_terminal_it_draws_live_and_gives_the_screen_back() -> None:
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        [*START, "demo"],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env={**os.environ, "TERM": "xterm", "COLUMNS": "80", "LINES": "24"},
+    ) as process:
+        os.close(theirs)
+        seen = b""
+        while seen.count(b"LOAD TEST") < 6:  # three frames of two columns
+            seen += os.read(ours, 65536)
+        process.send_signal(signal.SIGINT)
+        with contextlib.suppress(OSError):  # how a pty says that it has ended
+            while more := os.read(ours, 65536):
+                seen += more
+    os.close(ours)
+
+    assert process.returncode == 130
+    assert b"Traceback" not in seen
+    assert seen.rfind(b"\x1b[?25h") > seen.rfind(b"\x1b[?25l")  # the cursor is back
 
 
 def play() -> subprocess.Popen[str]:

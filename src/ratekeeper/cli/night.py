@@ -133,28 +133,23 @@ class Side:
             await self._ask()
 
     async def _send(self, call: Call) -> None:
-        """Send one call as the openai package does, once."""
+        """Send one call, and count what became of it."""
         tally = self.script if call.who == SCRIPT else self.users
         tally.asked += 1
         left = time.monotonic()
         try:
-            response = await self._client.post(
-                f"{self._url}/chat/completions",
-                json={
-                    "model": "gpt-4o-mini",
-                    "messages": [{"role": "user", "content": "word " * call.words}],
-                    "max_tokens": _MAX_TOKENS,
-                },
-                headers={"authorization": f"Bearer sk-{call.who}"},
-                extensions=self._limits.terms(call.who) if self._limits else {},
-            )
+            response = await self._post(call)
         except LimitExceeded:
             tally.held += 1
+            tally.outcomes.append(False)
             return
         except httpx2.HTTPError:
             tally.failed += 1
+            tally.outcomes.append(False)
             return
-        if response.status_code == httpx2.codes.OK:
+        good = response.status_code == httpx2.codes.OK
+        tally.outcomes.append(good)
+        if good:
             tally.answered += 1
             tally.longest_s = max(tally.longest_s, time.monotonic() - left)
         elif response.status_code == httpx2.codes.TOO_MANY_REQUESTS:
@@ -162,7 +157,19 @@ class Side:
             self._notice_ban(response)
         else:
             tally.failed += 1
-        tally.outcomes.append(response.status_code == httpx2.codes.OK)
+
+    async def _post(self, call: Call) -> httpx2.Response:
+        """Send a call as the openai package does, once."""
+        return await self._client.post(
+            f"{self._url}/chat/completions",
+            json={
+                "model": "gpt-4o-mini",
+                "messages": [{"role": "user", "content": "word " * call.words}],
+                "max_tokens": _MAX_TOKENS,
+            },
+            headers={"authorization": f"Bearer sk-{call.who}"},
+            extensions=self._limits.terms(call.who) if self._limits else {},
+        )
 
     def _notice_ban(self, response: httpx2.Response) -> None:
         code = json.loads(response.content)["error"]["code"]

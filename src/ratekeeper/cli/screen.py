@@ -61,25 +61,23 @@ class Screen:
         script, users, seen = side.script, side.users, side.seen
         refused = seen.get("by_status", {}).get("429", 0)
         return Group(
-            _line(Text("LOAD TEST", style="bold"), f"{script.asked} of {CALLS} fired"),
+            _line("LOAD TEST", f"{script.asked} of {CALLS} fired"),
             self._bar(script),
             _count("answered", script.answered, _GOOD),
             _count("refused with 429", script.refused, _BAD),
             _count("held back by Ratekeeper", script.held, _HELD),
             _count("waiting", script.open, ""),
             Text(),
-            _line(Text("OTHER USERS", style="bold"), f"{users.asked} asked"),
+            _line("OTHER USERS", f"{users.asked} asked"),
             self._dots(users),
             _count("answered", users.answered, _GOOD),
             _count("refused with 429", users.refused, _BAD),
             _count("held back by Ratekeeper", users.held, _HELD),
             Text(),
-            _line(
-                Text("PROVIDER", style="bold"), f"{seen.get('requests', 0)} received"
-            ),
+            _line("PROVIDER", f"{seen.get('requests', 0)} received"),
             _count("answered with 429", refused, _BAD),
             _count("tokens sent in vain", seen.get("tokens_in_vain", 0), _BAD),
-            _line(Text("  account"), _ban(side)),
+            _line("  account", _ban(side)),
         )
 
     def _bar(self, script: Tally) -> Text:
@@ -126,16 +124,17 @@ def _clock(now_s: float) -> str:
     return f"02:{minutes:02}:{seconds:02}"
 
 
-def _line(name: Text, said: str | Text) -> Text:
-    """Set a name at the left and what is said of it at the right."""
+def _line(name: str, said: str | Text) -> Text:
+    """Set a name at the left and what is said of it at the right; heads are capitals."""
     said = Text(said) if isinstance(said, str) else said
-    name.append(" " * max(1, _INSIDE - name.cell_len - said.cell_len))
-    return name.append_text(said)
+    text = Text().append(name, style="bold" if name.isupper() else "")
+    text.append(" " * max(1, _INSIDE - text.cell_len - said.cell_len))
+    return text.append_text(said)
 
 
 def _count(name: str, count: int, style: str) -> Text:
     said = Text(f"{count:,}", style=style if count else _NOTHING)
-    return _line(Text(f"  {name}"), said)
+    return _line(f"  {name}", said)
 
 
 def _ban(side: Side) -> Text:
