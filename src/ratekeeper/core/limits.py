@@ -396,10 +396,7 @@ class _Parser:
                 "expected a period: second, minute, hour, day, week or month"
                 + _near(word.lower(), _PERIODS)
             )
-        try:
-            window_us = units.parse_amount(number, one)
-        except ValueError:
-            window_us = 0
+        window_us = units.parse_amount(number, one)
         if not 0 < window_us <= units.MAX_WINDOW:
             self._wrong("expected a window of 1 microsecond to 366 days")
         return window_us

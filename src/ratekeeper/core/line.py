@@ -192,8 +192,8 @@ def _remind_second(
 
 def _leave(waiter: Waiter, meters: Iterable[Meter], *, served: bool) -> None:
     for meter in list(meters):
-        if meter.line is not None:
-            meter.line.remove(waiter, served=served)
-            if not len(meter.line):
-                meter.line = None
+        assert meter.line is not None  # a waiter stands in it
+        meter.line.remove(waiter, served=served)
+        if not len(meter.line):
+            meter.line = None
         waiter.lacks.remove(meter)
