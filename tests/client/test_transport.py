@@ -470,6 +470,25 @@ def test_a_request_names_its_key_and_its_own_timeout(kit2: Any) -> None:
             assert status == response.status_code
 
 
+def test_another_attempt_of_a_call_goes_before_those_that_wait_already() -> None:
+    with Wire(http(200, completion(), JSON)) as wire, AsyncKit(httpx2, "1 rps") as c:
+
+        async def race() -> None:
+            await c.client.post(chat(wire), json=CHAT)
+            calls = []
+            for retries in ("0", "1"):
+                headers = {"x-stainless-retry-count": retries}
+                call = c.client.post(chat(wire), json=CHAT, headers=headers)
+                calls.append(asyncio.ensure_future(call))
+                await asyncio.sleep(0.02)
+            await asyncio.gather(*calls)
+
+        c.run(race())
+
+        assert b"x-stainless-retry-count: 1" in wire.requests[1]
+        assert b"x-stainless-retry-count: 0" in wire.requests[2]
+
+
 def test_an_unknown_request_option_is_named(kit2: Any) -> None:
     with kit2() as c, pytest.raises(ConfigError, match="prioritty"):
         c.post("http://127.0.0.1:9/v1", extensions={"ratekeeper": {"prioritty": 1}})
@@ -557,6 +576,87 @@ def test_a_task_cancelled_before_its_connection_was_made_leaves_no_trace() -> No
 
         assert 1 == used["100 requests/minute"]
         assert 1 == used["5 concurrent"]
+
+
+def test_a_task_cancelled_while_an_error_is_read_closes_it_and_pauses() -> None:
+    whole = http(429, THROTTLED, JSON, "retry-after: 9")
+    with Wire(Script(whole[:-10], 4.0)) as wire, AsyncKit(httpx2) as c:
+
+        async def cancel() -> None:
+            task = asyncio.ensure_future(c.client.post(chat(wire), json=CHAT))
+            await asked(wire)
+            await asyncio.sleep(0.05)  # the head of the answer has come
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+
+        c.run(cancel())
+
+        assert {"requests": 1, "tokens": 0, "concurrent": 0} == c.used()
+        eventually(wire.left.is_set)
+        with pytest.raises(LimitExceeded) as caught:
+            c.acquire(tokens=1, timeout=0)
+        assert 8 < caught.value.retry_after_s <= 9
+
+
+def test_an_interrupt_while_an_error_is_read_closes_it(kit2: Any) -> None:
+    closed = []
+
+    class Interrupted(httpx2.SyncByteStream, httpx2.AsyncByteStream):
+        def __iter__(self) -> Any:
+            yield b"{"
+            raise KeyboardInterrupt
+
+        async def __aiter__(self) -> Any:
+            for part in self:
+                yield part
+
+        def close(self) -> None:
+            closed.append(True)
+
+        async def aclose(self) -> None:
+            closed.append(True)
+
+    def answer(_: Any) -> httpx2.Response:
+        return httpx2.Response(429, stream=Interrupted())
+
+    with kit2(wrap=httpx2.MockTransport(answer)) as c:
+        with pytest.raises(KeyboardInterrupt):
+            c.post("http://provider/v1/chat/completions")
+
+        assert [True] == closed
+        assert 0 == c.used()["concurrent"]
+
+
+def test_a_stream_without_generators_is_read_and_closed_too() -> None:
+    class Parts:
+        """An async iterator that has nothing to close."""
+
+        def __init__(self) -> None:
+            self._rest = iter([b"data: {}\n\n", b"data: [DONE]\n\n"])
+
+        def __aiter__(self) -> Any:
+            return self
+
+        async def __anext__(self) -> bytes:
+            part = next(self._rest, None)
+            if part is None:
+                raise StopAsyncIteration
+            return part
+
+    class Body(Parts, httpx2.AsyncByteStream):
+        async def aclose(self) -> None:
+            pass
+
+    def answer(_: Any) -> httpx2.Response:
+        headers = {"content-type": "text/event-stream"}
+        return httpx2.Response(200, headers=headers, stream=Body())
+
+    with AsyncKit(httpx2, wrap=httpx2.MockTransport(answer)) as c:
+        response = c.post("http://provider/v1/chat/completions")
+
+        assert response.content.endswith(b"[DONE]\n\n")
+        assert 0 == c.used()["concurrent"]
 
 
 def test_a_task_cancelled_in_mid_stream_settles_at_once() -> None:
@@ -726,6 +826,19 @@ def test_a_transport_that_tells_nothing_is_believed_by_its_errors(
             c.post("http://provider/v1/chat/completions")
 
         assert used == c.used()["requests"]
+
+
+def test_an_async_listener_hears_every_event_still() -> None:
+    heard: list[str] = []
+
+    async def listen(name: str, _: Any) -> None:
+        heard.append(name)
+
+    with Wire(http(200, completion(), JSON)) as wire, AsyncKit(httpx2) as c:
+        c.post(chat(wire), extensions={"trace": listen})
+
+        assert any("send_request_headers" in name for name in heard)
+        assert any("receive_response_body" in name for name in heard)
 
 
 def test_a_listener_of_the_callers_hears_every_event_still() -> None:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ratekeeper.client.attempt import Ask
 
 _UNSENT = unsent_errors(httpx2)
-_TIMEOUT_S = 600.0  # the SDK's own; a request that sets none does not carry it
+_TIMEOUT_S = 600.0  # the SDK's own
 
 
 @overload
@@ -56,9 +56,10 @@ def anthropic_middleware(
 ) -> anthropic.MiddlewareCallable | anthropic.AsyncMiddlewareCallable:
     """Build a middleware that limits each attempt of an Anthropic client.
 
-    A `Limiter` serves `Anthropic`, an `AsyncLimiter` serves `AsyncAnthropic`. `timeout`
-    bounds the wait in line of requests that set none of their own; `options` are
-    `key`, `priority` and `hold` of `acquire`.
+    A `Limiter` serves `Anthropic`, an `AsyncLimiter` serves `AsyncAnthropic`. A call
+    waits in line for at most `timeout` seconds, and no longer than its own time-out; a
+    client's time-out is not seen here. `options` are `key`, `priority` and `hold` of
+    `acquire`.
 
     Example:
         >>> limiter = Limiter("50 rpm", "30k itpm")
@@ -140,11 +141,11 @@ def _ask(
     timeout: float | None,
     options: Mapping[str, Any],
 ) -> Ask:
-    own = request.timeout
+    own: object = request.timeout
     if isinstance(own, httpx2.Timeout):
-        timeout = own.read
-    elif own is None or isinstance(own, int | float):
-        timeout = own
+        own = own.read
+    if isinstance(own, int | float):
+        timeout = own if timeout is None else min(own, timeout)
     body = b""
     if request.json is not None:
         body = json.dumps(request.json, default=str).encode()
