@@ -44,6 +44,7 @@ class Outcome:
 class World(Protocol):
     """A limiter over a store of its own, and time to play calls in."""
 
+    clock: ManualClock
     store: MemoryStore
     many: int  # callers that make a crowd here
 
@@ -116,7 +117,8 @@ class Tasks:
 
     def __init__(self) -> None:
         self.loop = VirtualLoop()
-        self.store = MemoryStore(clock=self.loop.clock)
+        self.clock = self.loop.clock
+        self.store = MemoryStore(clock=self.clock)
 
     def play(
         self,

@@ -109,12 +109,13 @@ def counted(cost: Mapping[str, object], own: Iterable[str]) -> dict[str, int]:
     `own` are the units of the limits at hand. Raises `TypeError` for a unit that
     nothing counts: a slip such as `token=500` must not pass unseen.
     """
-    known = sorted({*own, *COUNTS} - {CONCURRENT})
+    units = {*own}
     for unit in cost:
         if unit == CONCURRENT:
             msg = "a call takes one slot: say with hold= how long it may keep it"
             raise TypeError(msg)
-        if unit not in known and unit not in CURRENCIES:
+        if unit not in units and unit not in COUNTS and unit not in CURRENCIES:
+            known = sorted({*units, *COUNTS} - {CONCURRENT})
             near = difflib.get_close_matches(unit, [*known, *_KEYWORDS], n=1)
             hint = f" (did you mean {near[0]}=?)" if near else ""
             msg = f"no limit here counts {unit}={hint}: known are {', '.join(known)}"
