@@ -71,6 +71,6 @@ def simulate(*arguments: str) -> Iterator[Served]:
 
 def _greeting(out: IO[str], as_json: bool) -> str:
     lines = [out.readline()]
-    while lines[-1] and not as_json and "Shell " not in lines[-1]:
+    while lines[-1] and not as_json and "ratekeeper.http_client" not in lines[-1]:
         lines.append(out.readline())
     return "".join(lines)

@@ -37,8 +37,8 @@ def test_a_seed_tells_the_same_story_again() -> None:
 
 @pytest.fixture(scope="module")
 def short_night() -> tuple[Side, Side, list[float]]:
-    """Seconds of it: a hundred and ten stray calls, and three of the users'."""
-    calls = [Call(0.02 * n, SCRIPT, 20) for n in range(110)]
+    """Seconds of it: a hundred and thirty stray calls, and three of the users'."""
+    calls = [Call(0.015 * n, SCRIPT, 20) for n in range(130)]
     calls += [Call(0.5 + n, night.USERS[n], 20) for n in range(3)]
     calls.sort(key=lambda call: call.at_s)
     ticks: list[float] = []
@@ -47,7 +47,7 @@ def short_night() -> tuple[Side, Side, list[float]]:
         async def play() -> tuple[Side, Side]:
             sides = (
                 Side("without", bare, limited=False),
-                Side("with", kept, limited=True, patience_s=2.5),
+                Side("with", kept, limited=True, patience_s=4),
             )
             await night.play(sides, calls, ticks.append, every_s=0.1)
             return sides
@@ -61,7 +61,7 @@ def test_without_ratekeeper_the_account_is_banned_for_everybody(
 ) -> None:
     without = short_night[0].figures()
 
-    assert without["reached_the_provider"] == 113
+    assert without["reached_the_provider"] == 133
     assert without["bans"] == 1
     assert without["refused_with_429"] >= night.BAN_AFTER
     assert without["tokens_in_vain"] > 0
@@ -77,7 +77,7 @@ def test_with_ratekeeper_no_429_and_the_script_held_to_its_share(
     assert kept["bans"] == 0
     assert kept["tokens_in_vain"] == 0
     assert 0 < kept["script"]["answered"] <= 15
-    assert kept["script"]["answered"] + kept["script"]["held_back"] == 110
+    assert kept["script"]["answered"] + kept["script"]["held_back"] == 130
     assert kept["users"]["answered"] == 3
 
 

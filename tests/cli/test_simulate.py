@@ -12,6 +12,7 @@ import httpx2
 import openai
 import pytest
 
+import ratekeeper
 from tests.cli.running import run, simulate
 
 
@@ -35,6 +36,36 @@ def test_the_curl_line_it_prints_works_as_it_stands(provider: str) -> None:
 
     assert response.status_code == 200
     assert "usage" in response.json()
+
+
+@pytest.mark.parametrize("provider", ["openai", "deepseek", "groq"])
+def test_the_lines_of_python_it_prints_make_clients_that_work(provider: str) -> None:
+    names = {"OpenAI": openai.OpenAI, "ratekeeper": ratekeeper}
+    with simulate(provider, "--latency", "0", "--limit", "5 rpm") as served:
+        bare = re.search(r"^  Python   (.*)$", served.greeting, re.MULTILINE)
+        limited = re.search(r"^  (OpenAI\(.*\n.*)$", served.greeting, re.MULTILINE)
+        assert bare is not None
+        assert limited is not None
+        for written in (bare[1], limited[1]):
+            with eval(written, dict(names)) as ai:
+                completion = ai.chat.completions.create(
+                    model="m", messages=[{"role": "user", "content": "x"}]
+                )
+
+                assert completion.choices[0].message.content
+
+
+def test_the_lines_it_prints_for_anthropic_work_too() -> None:
+    names = {"Anthropic": anthropic.Anthropic, "ratekeeper": ratekeeper}
+    with simulate("anthropic", "--latency", "0") as served:
+        limited = re.search(r"^  (Anthropic\(.*\n.*)$", served.greeting, re.MULTILINE)
+        assert limited is not None
+        with eval(limited[1], dict(names)) as claude:
+            message = claude.messages.create(
+                model="m", max_tokens=9, messages=[{"role": "user", "content": "x"}]
+            )
+
+    assert message.content
 
 
 def test_the_base_url_it_prints_serves_the_official_sdks() -> None:

@@ -273,6 +273,16 @@ def test_a_log_of_bounded_length_stays_bounded_and_on_the_strict_side() -> None:
     assert rule.used(START + 5_000) == 5_000
 
 
+def test_a_call_merged_into_a_later_one_has_nothing_left_to_give_back() -> None:
+    rule = SlidingLog(100, longest=2)
+    merged = rule.take(10, START)
+    for second in (1, 2):
+        rule.take(10, START + second * SECOND_US)
+    rule.give_back(merged, 10, START + 3 * SECOND_US)
+
+    assert rule.used(START + 3 * SECOND_US) == 30
+
+
 def test_a_concurrency_limit_frees_a_slot_only_when_a_call_ends() -> None:
     rule = Concurrency(2)
     first = rule.take(1, START)

@@ -202,8 +202,22 @@ def _greeting(simulator: Simulator, facts: dict[str, Any], key: str) -> str:
         f'  Node     new {sdk}({{ baseURL: "{url}", apiKey: "{key}" }})',
         f"  Shell    export {variable}={url} {sdk.upper()}_API_KEY={key}",
         "",
+        "And with Ratekeeper below it:",
+        "",
+        f'  {sdk}(base_url="{url}", api_key="{key}", max_retries=0,',
+        f"      http_client=ratekeeper.http_client({_arguments(simulator, url)}))",
+        "",
     ]
     return "\n".join(lines)
+
+
+def _arguments(simulator: Simulator, url: str) -> str:
+    """Write what `ratekeeper.http_client` must know of this provider."""
+    from ratekeeper.providers.catalog import PROVIDERS
+
+    name = simulator.dialect.name
+    told = [name if name in PROVIDERS else url, *simulator.limits]
+    return ", ".join(json.dumps(one) for one in told)
 
 
 def _curl(simulator: Simulator, url: str, key: str) -> str:
