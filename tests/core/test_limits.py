@@ -24,7 +24,7 @@ MALFORMED = [
     .splitlines()
     if "\t" in line
 ]
-BURSTABLE = [None, Algorithm.TOKEN_BUCKET, Algorithm.PACED]
+ZONES = sorted(zoneinfo.available_timezones())
 
 
 @st.composite
@@ -57,7 +57,7 @@ def any_limit(draw: st.DrawFn) -> Limit:
         kwargs["algorithm"] = draw(st.sampled_from([None, Algorithm.FIXED_WINDOW]))
         kwargs["resets"] = Resets(
             minute_of_day=draw(st.integers(0, 1439)),
-            zone=draw(st.sampled_from(sorted(zoneinfo.available_timezones()))),
+            zone=draw(st.sampled_from(ZONES)),
         )
     try:
         return Limit(**kwargs)

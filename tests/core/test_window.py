@@ -370,10 +370,10 @@ class TestFixedWindow:
         meter.take(10, start)
         meter.back(4, start, start + 1)
         assert meter.remaining(start + 1) == 4
-        meter.take(4, start + MINUTE)
+        meter.take(14, start + 1)
         meter.back(6, start, start + MINUTE)
 
-        assert meter.used(start + MINUTE) == 4
+        assert meter.used(start + MINUTE) == 10
 
     def test_a_call_above_the_limit_never_goes(self) -> None:
         meter = fixed("10 rpm using fixed-window")
@@ -399,21 +399,61 @@ class TestFixedWindow:
         meter.change(Limit.parse("10 rpm using fixed-window"), later)
         assert meter.remaining(later) == 10
 
-    def test_nothing_is_sent_in_the_last_moment_of_a_guarded_window(self) -> None:
+    def test_what_is_sent_in_the_last_moment_counts_in_both_windows(self) -> None:
         meter = fixed("10 rpm using fixed-window", guard_us=SECOND)
         start = START - START % MINUTE
+        meter.take(3, start)
+        meter.take(4, start + 59 * SECOND)
+        assert meter.wait_us(4, start + 59 * SECOND) == SECOND
+        assert meter.wait_us(7, start + 59 * SECOND) == MINUTE + SECOND
 
-        assert meter.wait_us(1, start + 59 * SECOND - 1) == 0
-        assert meter.wait_us(1, start + 59 * SECOND) == SECOND
-        assert meter.wait_us(1, start + MINUTE) == 0
+        assert meter.remaining(start + MINUTE) == 6
+        assert meter.reset_us(start + MINUTE) == MINUTE
+        assert meter.remaining(start + 2 * MINUTE) == 10
 
-    def test_a_guard_as_long_as_the_window_leaves_half_of_it(self) -> None:
+    def test_a_refund_from_the_last_moment_counts_in_both_windows(self) -> None:
+        meter = fixed("10 rpm using fixed-window", guard_us=SECOND)
+        start = START - START % MINUTE
+        late = start + 59 * SECOND
+        meter.take(8, late)
+        meter.back(3, late, late)
+        assert meter.remaining(late) == 5
+        meter.back(2, late, start + MINUTE)
+
+        assert meter.remaining(start + MINUTE) == 7
+        meter.back(2, late, start + 2 * MINUTE)
+        assert meter.remaining(start + 2 * MINUTE) == 10
+
+    @given(
+        st.lists(
+            st.tuples(st.integers(0, 40 * SECOND), st.integers(0, 30 * SECOND)),
+            max_size=60,
+        ),
+        st.integers(0, 30 * SECOND),
+    )
+    def test_no_window_of_a_provider_that_counts_late_holds_too_much(
+        self, calls: list[tuple[int, int]], guard_us: int
+    ) -> None:
+        meter = fixed("5 rpm using fixed-window", guard_us=guard_us)
+        counted: dict[int, int] = {}
+        now = START
+        for gap, late in calls:
+            now += gap
+            now += meter.wait_us(1, now)
+            meter.take(1, now)
+            window = (now + min(late, guard_us)) // MINUTE
+            counted[window] = counted.get(window, 0) + 1
+
+        assert max(counted.values(), default=0) <= 5
+
+    def test_a_guard_longer_than_the_window_halves_the_rate_at_worst(self) -> None:
         meter = fixed("10 rps using fixed-window", guard_us=5 * SECOND)
-        start = START - START % SECOND
+        now = start = START - START % SECOND
+        for _ in range(1000):
+            now += meter.wait_us(1, now)
+            meter.take(1, now)
 
-        assert meter.wait_us(1, start) == 0
-        assert meter.wait_us(1, start + SECOND // 2) == SECOND // 2
-        assert meter.wait_us(1, start + SECOND) == 0
+        assert now - start <= 200 * SECOND
 
     @pytest.mark.parametrize(
         "text",

@@ -256,37 +256,46 @@ class FixedWindow(Meter):
     """Never more than the limit between two resets; clock-aligned or by calendar.
 
     What is used above the limit is debt: each window that goes by pays one limit of it.
+    What is sent within the guard of a window's end may be counted in the next one: it
+    is charged to both.
     """
 
-    __slots__ = ("_end_us", "_index", "_start_us", "_used")
+    __slots__ = ("_end_us", "_index", "_late", "_start_us", "_used")
 
     def __init__(self, limit: Limit, *, guard_us: int = 0) -> None:
-        # What is sent in the last moment may count in the next window. No more than
-        # half of a window is given up for that: some of it must be left to send in.
-        super().__init__(limit, guard_us=min(guard_us, limit.window_us // 2))
+        super().__init__(limit, guard_us=min(guard_us, limit.window_us))
         self._index = 0
         self._start_us = 0
         self._end_us = 0
         self._used = 0
+        self._late = 0  # of that, what may be counted in the next window
 
     def wait_us(self, cost: int, now: int) -> int:
         """Return how long until `cost` fits; 0 means now."""
+        if now >= self._end_us:
+            self._roll(now)
+        if self._used + cost <= self.limit.amount or cost == 0:
+            return 0
         if cost > self.limit.amount:
             return NEVER
-        return self.backlog_us(0, cost, now) if cost else 0
+        return self._end_after_us(self._windows(cost), now)
 
     def take(self, cost: int, now: int) -> None:
         """Charge `cost` at `now`, as debt where it does not fit."""
         if now >= self._end_us:
             self._roll(now)
         self._used += cost
+        if now >= self._end_us - self.guard_us:
+            self._late += cost
 
     def back(self, cost: int, taken_us: int, now: int) -> None:
         """Give back part of what was taken, unless its window has gone."""
         if now >= self._end_us:
             self._roll(now)
-        if taken_us >= self._start_us:
+        if taken_us >= self._start_us - self.guard_us:
             self._used = max(0, self._used - cost)
+        if taken_us >= self._end_us - self.guard_us:
+            self._late = max(0, self._late - cost)
 
     def never(self, cost: int) -> bool:
         """Say whether `cost` is above the limit."""
@@ -294,12 +303,11 @@ class FixedWindow(Meter):
 
     def backlog_us(self, ahead: int, cost: int, now: int) -> int:
         """Return the least time until `cost` fits once `ahead` has been served."""
-        if now >= self._end_us:
-            self._roll(now)
+        wait = self.wait_us(cost, now)
         over = self._used + ahead + cost - self.limit.amount
-        if over <= 0 and now < self._end_us - self.guard_us:
-            return 0
-        return self._end_after_us(max(1, -(-over // self.limit.amount)), now)
+        if over <= 0:
+            return wait
+        return max(wait, self._end_after_us(-(-over // self.limit.amount), now))
 
     def used(self, now: int) -> int:
         """Return what counts against the limit now."""
@@ -309,10 +317,9 @@ class FixedWindow(Meter):
 
     def reset_us(self, now: int) -> int:
         """Return how long until the window is empty, 0 if it is."""
-        used = self.used(now)
-        if used == 0:
+        if self.used(now) == 0:
             return 0
-        return self._end_after_us(-(-used // self.limit.amount), now)
+        return self._end_after_us(self._windows(self.limit.amount), now)
 
     def change(self, limit: Limit, now: int) -> None:
         """Put a changed amount in force and keep what was used."""
@@ -320,11 +327,19 @@ class FixedWindow(Meter):
             self._roll(now)
         super().change(limit, now)
 
+    def _windows(self, cost: int) -> int:
+        """Return how many windows must end before `cost` fits: at least one."""
+        over = max(self._used - self.limit.amount, self._late) + cost
+        return max(1, -(-over // self.limit.amount))
+
     def _roll(self, now: int) -> None:
         """Enter the window around `now`; each window gone by pays its share of debt."""
+        amount = self.limit.amount
         index = index_of(self.limit, now)
         gone = index - self._index
-        self._used = max(0, self._used - gone * self.limit.amount)
+        left = max(self._used - amount, self._late) - (gone - 1) * amount
+        self._used = max(0, left)
+        self._late = 0
         self._index = index
         self._start_us = start_of(self.limit, index)
         self._end_us = start_of(self.limit, index + 1)
