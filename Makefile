@@ -3,8 +3,10 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+PEERS := .venv-peers/bin/python
 
 .PHONY: help demo test quick check lint types imports coverage fix lock clean run dev
+.PHONY: bench-import peers bench-quota bench-engine bench-http picture
 
 help: ## say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1 \t\2/' | expand -t 24
@@ -44,6 +46,21 @@ coverage: dev ## branch coverage of the pure floors: 100 % or red
 bench-import: dev ## how long `import ratekeeper` takes, and what it loads
 	@$(BIN)/python -m benchmarks.importing
 
+peers: run
+	@$(BIN)/python tools/peers.py
+
+bench-quota: peers ## how much of a quota each limiter gets out, on a virtual clock (10 min)
+	@$(PEERS) -m benchmarks.quota $(ARGS)
+
+bench-engine: peers ## what a grant costs in time and memory, beside other limiters (3 min)
+	@$(PEERS) -m benchmarks.engine $(ARGS)
+
+bench-http: peers ## both official SDKs at full demand over real HTTP (5 min)
+	@$(PEERS) -m benchmarks.sdks $(ARGS)
+
+picture: dev ## draw docs/algorithms.svg
+	@$(BIN)/python tools/picture.py
+
 fix: dev ## format, and mend what ruff can mend
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -52,4 +69,4 @@ lock: dev ## refresh the locks in requirements/
 	$(BIN)/python tools/lock.py
 
 clean: ## forget the environment and every cache
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-peers .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -43,8 +43,7 @@ def main() -> int:
 
 
 def _fingerprint() -> str:
-    parts = [LOCK.read_bytes(), (ROOT / "pyproject.toml").read_bytes()]
-    return hashlib.sha256(b"\0".join([*parts, str(HOME).encode()])).hexdigest()
+    return hashlib.sha256(LOCK.read_bytes() + str(HOME).encode()).hexdigest()
 
 
 def _newest() -> str:
