@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from ratekeeper import AuthenticationError, BillingStopped, ConfigError, ProviderError
 from ratekeeper.client.bulk import Ledger
+from ratekeeper.client.terms import Gate
 from tests.client import clients, wire
 from tests.client.clients import CHAT, OK, Told, error, virtual
 
@@ -171,6 +172,28 @@ def test_calls_that_wait_to_be_tried_again_are_stopped_at_once(
 
     assert 2 == sent
     assert [AuthenticationError] * 2 == [type(result) for result in results]
+
+
+def test_what_is_under_way_has_its_own_result(make: clients.Opened) -> None:
+    slow = wire.Script(0.2, wire.http(200, wire.completion()))
+    with wire.Wire(slow, wire.http(401)) as server, make(server.url) as ai:
+        results = ai.batch([CHAT] * 3, concurrency=2)
+
+    kinds = [type(result) for result in results]
+    assert {dict, AuthenticationError} == set(kinds[:2])
+    assert AuthenticationError is kinds[2]
+
+
+def test_what_is_held_back_is_not_sent_and_costs_nothing(kind: str) -> None:
+    told = Told(OK)
+    gate = Gate()
+    gate.close(ConfigError("stopped"))
+    with virtual(kind, told, limits=["5 requests/day"]) as ai:
+        with pytest.raises(ConfigError, match="stopped"):
+            ai.do(lambda client: client._send(CHAT, gate))
+        used = ai.used()
+
+    assert ([], [0]) == (told.requests, used)
 
 
 def test_what_the_iterable_raises_is_raised(make: clients.Opened) -> None:

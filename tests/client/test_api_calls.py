@@ -365,6 +365,29 @@ def test_a_stream_that_is_over_stays_over() -> None:
     assert ([wire.delta("a")], []) == (first, again)
 
 
+def test_an_error_in_the_same_packet_comes_after_the_chunks_before_it(
+    make: clients.Opened,
+) -> None:
+    refused = {"error": {"code": "rate_limit_exceeded", "message": "Slow."}}
+    both = b"".join(wire.events(wire.delta("a"), refused))
+    script = wire.Script(wire.STREAM_HEAD, *wire.chunked(both))
+    with wire.Wire(script) as server, make(server.url) as ai:
+        first = ai.chunks(1)
+        with pytest.raises(ProviderThrottled):
+            ai.chunks()
+
+    assert [wire.delta("a")] == first
+
+
+def test_a_chat_stream_is_whole_by_its_finish_reason_too(make: clients.Opened) -> None:
+    last = b'data: {"choices": [{"finish_reason": "stop"}]}'  # and no empty line
+    script = wire.Script(wire.STREAM_HEAD, *wire.chunked(last))
+    with wire.Wire(script) as server, make(server.url) as ai:
+        got = ai.chunks()
+
+    assert [{"choices": [{"finish_reason": "stop"}]}] == got
+
+
 def test_a_chat_stream_that_ends_too_soon_is_not_taken_for_whole(
     make: clients.Opened,
 ) -> None:

@@ -202,6 +202,21 @@ def test_silence_is_a_read_timeout_that_says_what_to_do(make: clients.Opened) ->
     assert "stream, lower max_tokens, or raise read_timeout=" in str(error)
 
 
+@pytest.mark.parametrize("silent", ["read", "connect"])
+def test_silence_ends_at_the_deadline_where_that_is_sooner(
+    make: clients.Opened, silent: str
+) -> None:
+    with clients.deaf_port() as port, wire.Wire(wire.Script(5.0)) as server:
+        url = server.url if silent == "read" else f"http://127.0.0.1:{port}/v1"
+        with make(url, timeout=0.2) as ai:
+            began = time.perf_counter()
+            error = _unreachable(ai.chat)
+            took = time.perf_counter() - began
+
+    assert f"{silent}-timeout" == error.reason
+    assert 0.19 < took < 1.0
+
+
 def test_an_answer_that_drips_ends_at_the_deadline(make: clients.Opened) -> None:
     head = b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n"
     drips: list[bytes | float] = [head]

@@ -224,6 +224,24 @@ def test_successes_pay_for_retries_and_failures_do_not(kind: str) -> None:
     assert 60 + 35 == len(told.requests)
 
 
+@pytest.mark.parametrize(
+    "unsent",
+    [
+        httpx2.ConnectError(""),
+        httpx2.ConnectTimeout(""),
+        httpx2.PoolTimeout(""),
+        httpx2.ProxyError(""),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_what_was_never_sent_is_sent_again(kind: str, unsent: Exception) -> None:
+    told = Told(unsent, unsent, OK)
+    with virtual(kind, told) as ai:
+        answer = ai.chat()
+
+    assert OK[2] == answer
+
+
 def test_attempts_of_one_never_send_twice(kind: str) -> None:
     told = Told(error(500))
     with virtual(kind, told, attempts=1) as ai:

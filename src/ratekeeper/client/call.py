@@ -99,7 +99,6 @@ def run(call: Call, terms: Terms) -> Generator[Effect, Any, Any]:
         )
         turn.back()
         yield Sleep(wait_us)
-        turn.back()
 
 
 def _wait_us(failed: Failed, terms: Terms, turn: Turn, attempt: int) -> int | None:
