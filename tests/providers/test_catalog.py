@@ -224,6 +224,35 @@ def test_a_refusal_is_read_back_as_what_it_is(name: str) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("name", "path", "field", "kind"),
+    [
+        ("deepseek", "/anthropic/v1/messages", "max_tokens", "message_delta"),
+        ("holysheep", "/v1/messages", "max_tokens", "message_delta"),
+        ("anthropic", "/v1/chat/completions", "max_completion_tokens", "chunk"),
+    ],
+)
+def test_a_provider_that_serves_the_other_shapes_too_is_understood(
+    name: str, path: str, field: str, kind: str
+) -> None:
+    provider = find_provider(name)
+    request = {"messages": [{"role": "user", "content": "x" * 400}], field: 50}
+    facts = provider.read_request("POST", path, json.dumps(request).encode())
+    meter = provider.meter(facts, "text/event-stream")
+    usage = {"output_tokens": 9, "completion_tokens": 9}
+    meter.feed(
+        b"data: " + json.dumps({"type": kind, "usage": usage}).encode() + b"\n\n"
+    )
+    used = meter.usage()
+    body = json.loads(provider.refusal("Wait.", 5, endpoint=facts.endpoint)[2])
+
+    assert 50 == facts.max_output
+    assert facts.input_tokens >= 100
+    assert used is not None
+    assert 9 == used.output_tokens
+    assert ("type" in body) == path.endswith("/messages")
+
+
 def test_openais_sdk_raises_its_own_error_once() -> None:
     sent: list[httpx2.Request] = []
     refusal = find_provider("openai").refusal("Over 5 rpm.", 2_000_000, unit="requests")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 import random
+import re
 import time
 
 import pytest
@@ -89,6 +91,84 @@ def test_a_long_run_is_not_free(text: str, least: int) -> None:
         assert text_tokens(text, family) >= least
 
 
+CLASSES = {
+    9: "\u00c0-\u024f\u1e00-\u1eff",
+    10: "\u0370-\u052f",
+    11: "\u0590-\u07ff",
+    12: "\u0900-\u0fff",
+    13: "\u3040-\u30ff",
+    14: "\u3400-\u4dbf\u4e00-\u9fff",
+    15: "\uac00-\ud7af",
+    16: "\u2000-\u206f\u3000-\u303f\uff00-\uffef",
+}
+ALPHABET = "aaabZQ019  \t\n\r.,=!\x00\x7féßжش\u0915のア漢字한。\uff01😀\ud800"
+
+
+def kind(character: str) -> str:
+    if character.isascii():
+        if character.isalpha():
+            return "word"
+        if character.isdigit():
+            return "digit"
+        if character in "\n\r":
+            return "line"
+        if character in " \t":
+            return "space"
+        return "mark" if character.isprintable() else "control"
+    for index, ranges in CLASSES.items():
+        if re.match(f"[{ranges}]", character):
+            return str(index)
+    return "other"
+
+
+def naive(text: str, weights: tuple[int, ...]) -> int:
+    """Weigh a text run by run, as the table of weights is explained."""
+    total = 0
+    for name, group in itertools.groupby(text, kind):
+        run = "".join(group)
+        n = len(run)
+        if name == "word":
+            total += weights[0] + max(0, min(n, 12) - 5) * weights[1]
+            total += max(0, n - 12) * weights[2] + max(0, n - 24) * 1000
+            total += len(re.findall("[a-z](?=[A-Z])", run)) * weights[3]
+            total += len(re.findall("(?=[A-Z][A-Z][a-z])", run)) * weights[3]
+        elif name == "digit":
+            total += n * weights[4] + weights[5]
+        elif name == "line":
+            total += weights[6]
+            if n > 4:
+                total += n * (1000 if "\r" in run else 125)
+        elif name == "mark":
+            total += n * weights[7] + weights[8]
+            if n > 6:
+                total += n * 1000 // 32 if len(set(run)) <= 2 else n * 600
+        elif name == "control":
+            total += n * 1000
+        elif name == "other":
+            total += len(run.encode("utf-8", "surrogatepass")) * weights[17]
+        elif name != "space":
+            total += n * weights[int(name)]
+    ascii_text = re.sub(r"[^\x00-\x7f]+", " ", text)
+    for run in re.findall(r"[ \t]+", ascii_text):
+        total += len(run) // 32 * 2000
+    return total
+
+
+@given(
+    st.lists(
+        st.tuples(st.text(ALPHABET, min_size=1, max_size=3), st.integers(1, 40)),
+        max_size=8,
+    ).map(lambda runs: "".join(text * times for text, times in runs))
+    | st.text(ALPHABET, max_size=100)
+    | st.text(max_size=50),
+    st.sampled_from(FAMILIES),
+)
+def test_a_text_is_weighed_as_a_naive_account_weighs_it(text: str, family: str) -> None:
+    weights = estimate._WEIGHTS[family]
+
+    assert naive(text, weights) == estimate._weigh(text, weights)
+
+
 @given(st.text(max_size=500), st.sampled_from(FAMILIES))
 def test_an_estimate_is_never_above_the_bytes(text: str, family: str) -> None:
     most = len(text.encode("utf-8", "surrogatepass"))
@@ -128,6 +208,7 @@ def test_a_text_too_long_to_look_at_whole_is_estimated_by_its_densest_part(
         "aB" * 500_000,
         " \t" * 500_000,
         "😀a" * 300_000,
+        "! " * 60_000 + " ".join("!" * n for n in range(7, 500)),
         "\ud800" * 10**6,
     ],
     ids=lambda text: repr(text[:3]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import tracemalloc
 
@@ -14,11 +15,13 @@ from ratekeeper.providers.facts import Endpoint, Kind, Meter, RequestFacts, Usag
 from ratekeeper.providers.meter import ANSWER_TAIL, WHOLE_ANSWER
 
 CHAT = RequestFacts(endpoint=Endpoint.CHAT, stream=True)
+MESSAGES = RequestFacts(endpoint=Endpoint.MESSAGES, stream=True)
 
 
 def stream(provider: str, *events: object) -> Meter:
     """Feed events byte by byte."""
-    meter = find_provider(provider).meter(CHAT, "text/event-stream; charset=utf-8")
+    facts = MESSAGES if provider == "anthropic" else CHAT
+    meter = find_provider(provider).meter(facts, "text/event-stream; charset=utf-8")
     for event in events:
         line = event if isinstance(event, str) else json.dumps(event)
         for byte in f"data: {line}\n\n".encode():
@@ -26,7 +29,8 @@ def stream(provider: str, *events: object) -> Meter:
     return meter
 
 
-def answer(provider: str, value: object, facts: RequestFacts = CHAT) -> Meter:
+def answer(provider: str, value: object) -> Meter:
+    facts = MESSAGES if provider == "anthropic" else CHAT
     meter = find_provider(provider).meter(facts, "application/json")
     meter.feed(json.dumps(value).encode())
     return meter
@@ -342,6 +346,16 @@ def test_empty_lines_before_an_answer_are_nothing() -> None:
     assert Usage(input_tokens=5, output_tokens=9) == meter.usage()
 
 
+def test_usage_is_there_as_soon_as_the_answer_is_whole_and_not_before() -> None:
+    meter = find_provider("openai").meter(CHAT, "application/json")
+    meter.feed(b'{"usage":{"prompt_tokens":5,')
+    before = meter.usage()
+    meter.feed(b'"completion_tokens":9}}')
+
+    assert before is None
+    assert Usage(input_tokens=5, output_tokens=9) == meter.usage()
+
+
 def test_an_answer_cut_short_counts_by_its_length() -> None:
     meter = find_provider("openai").meter(CHAT, "application/json")
     meter.feed(b'{"choices":[{"message":{"content":"' + b"x" * 365)
@@ -427,8 +441,8 @@ def test_the_answers_own_type_says_how_to_read_it(
     st.sampled_from(["text/event-stream", "application/json"]),
 )
 def test_any_bytes_at_all_are_looked_at(chunks: list[bytes], kind: str) -> None:
-    for provider in PROVIDERS.values():
-        meter = provider.meter(CHAT, kind)
+    for provider, facts in itertools.product(PROVIDERS.values(), (CHAT, MESSAGES)):
+        meter = provider.meter(facts, kind)
         for chunk in chunks:
             meter.feed(chunk)
             meter.feed(b"\n\ndata: " + chunk + b"\n\n")

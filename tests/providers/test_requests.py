@@ -202,6 +202,23 @@ def test_old_completions_take_token_numbers_too() -> None:
     assert 1000 <= facts.input_tokens <= 1020
 
 
+def test_a_frame_is_added_for_each_message_and_each_tool() -> None:
+    """7 for each message and for the whole, 10 a tool; 125 % where it is corrected."""
+    tool = {"type": "function"}  # 19 characters, written out
+    one = chat(model="gpt-4o", messages=said("hi"))
+    three = chat(model="gpt-4o", messages=said("hi") * 3)
+    tools = chat(model="gpt-4o", messages=said("hi"), tools=[tool])
+    alone = messages(model="claude-sonnet-5", messages=said("hi"), stream=True)
+    with_tool = messages(model="claude-sonnet-5", messages=said("hi"), tools=[tool])
+
+    assert (1 + 2 * 7, 3 + 4 * 7) == (one.input_tokens, three.input_tokens)
+    assert 1 + 5 + 2 * 7 + 10 <= tools.input_tokens <= 1 + 10 + 2 * 7 + 10
+    assert -(-(2 + 2 * 7) * 125 // 100) == alone.input_tokens
+    assert with_tool.input_tokens >= alone.input_tokens + 410 * 1.25
+    assert alone.stream
+    assert not with_tool.stream
+
+
 def test_every_part_of_a_message_request_counts() -> None:
     plain = messages(model="claude-sonnet-5", max_tokens=5, messages=said("hi"))
     tool = {"name": "f", "input_schema": {"type": "object"}}

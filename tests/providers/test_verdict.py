@@ -326,7 +326,10 @@ def test_a_body_in_other_shapes_is_read_too() -> None:
 def test_the_event_of_a_response_that_failed_is_read_like_any_error() -> None:
     event = b'{"type":"response.failed","response":{"error":{"code":"slow_down"}}}'
 
+    limit = b'{"error":{"code":"rate_limit_exceeded"}}'
+
     assert Kind.RAMP is find_provider("openai").judge(200, {}, event, 0).kind
+    assert Kind.THROTTLED is find_provider("openai").judge(200, {}, limit, 0).kind
 
 
 def test_only_the_beginning_of_a_huge_error_is_read() -> None:

@@ -21,7 +21,7 @@ from ratekeeper.errors import ConfigError
 from ratekeeper.providers import counting, headers, verdict
 from ratekeeper.providers import meter as meters
 from ratekeeper.providers.anthropic import AnthropicShapes
-from ratekeeper.providers.facts import Counting, Dialect, Kind, Meter
+from ratekeeper.providers.facts import Counting, Dialect, Endpoint, Kind, Meter
 from ratekeeper.providers.headers import HeaderRow
 from ratekeeper.providers.openai import OpenAIShapes
 
@@ -130,7 +130,15 @@ class Provider:
 
     def read_request(self, method: str, path: str, body: bytes) -> RequestFacts:
         """Read a request; never fails, whatever the bytes."""
-        return _SHAPES[self.speaks].read_request(method, path, body, self.margin)
+        own = _SHAPES[self.speaks]
+        facts = own.read_request(method, path, body, self.margin)
+        if facts.endpoint is Endpoint.OTHER:
+            # Some serve the other family's paths as well: DeepSeek has /messages.
+            for shapes in _SHAPES.values():
+                other = shapes.read_request(method, path, body, self.margin)
+                if other.endpoint is not Endpoint.OTHER:
+                    return other
+        return facts
 
     def costs(self, facts: RequestFacts) -> Costs:
         """Say what a call takes at admission, as this provider counts."""
@@ -146,7 +154,8 @@ class Provider:
 
     def meter(self, facts: RequestFacts, content_type: str) -> Meter:
         """Return the reader of an answer's usage."""
-        return meters.meter(_SHAPES[self.speaks], self.name, facts, content_type)
+        shapes = _SHAPES[self._dialect(facts.endpoint)]
+        return meters.meter(shapes, self.name, facts, content_type)
 
     def judge(
         self, status: int, headers_: HeaderSource, body: bytes, now_us: int
@@ -173,14 +182,16 @@ class Provider:
         *,
         code: str | None = None,
         unit: str | None = None,
+        endpoint: Endpoint = Endpoint.OTHER,
     ) -> tuple[int, list[tuple[str, str]], bytes]:
         """Write the 429 by which this provider's own SDK raises its RateLimitError.
 
         The SDK is told not to try again by itself; `retry_after_us` None says that no
-        wait would help.
+        wait would help. `endpoint` is what was asked for, where it is known.
         """
-        code = code or _REFUSAL_CODES[self.speaks]
-        body = _SHAPES[self.speaks].refusal(message, code, unit)
+        dialect = self._dialect(endpoint)
+        code = code or _REFUSAL_CODES[dialect]
+        body = _SHAPES[dialect].refusal(message, code, unit)
         fields = [("content-type", "application/json"), ("x-should-retry", "false")]
         if retry_after_us is not None:
             wait_us = max(0, retry_after_us)
@@ -188,7 +199,17 @@ class Provider:
             fields.append(("retry-after-ms", str(-(-wait_us // 1000))))
         return _REFUSED, fields, json.dumps(body).encode()
 
+    def _dialect(self, endpoint: Endpoint) -> Dialect:
+        return _SPOKEN.get(endpoint, self.speaks)
 
+
+_SPOKEN = {
+    Endpoint.CHAT: Dialect.OPENAI,
+    Endpoint.RESPONSES: Dialect.OPENAI,
+    Endpoint.EMBEDDINGS: Dialect.OPENAI,
+    Endpoint.MESSAGES: Dialect.ANTHROPIC,
+    Endpoint.COUNT_TOKENS: Dialect.ANTHROPIC,
+}
 _REFUSAL_CODES = {
     Dialect.OPENAI: "rate_limit_exceeded",
     Dialect.ANTHROPIC: "rate_limit_error",

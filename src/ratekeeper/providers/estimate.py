@@ -185,11 +185,8 @@ def _weigh_ascii(data: bytes, weights: _Weights) -> int:
     runs = data.translate(_TO_DIGITS).split()
     total += len(runs) * digits + sum(map(len, runs)) * digit
     runs = data.translate(_TO_MARKS).split()
-    total += len(runs) * marks
-    for length, count in Counter(map(len, runs)).items():
-        total += length * count * mark
-        if length > _LONG_PUNCTUATION:
-            total += sum(_odd(run) for run in runs if len(run) == length)
+    total += len(runs) * marks + sum(map(len, runs)) * mark
+    total += sum(_odd(run) for run in runs if len(run) > _LONG_PUNCTUATION)
     total += _weigh_blanks(data, line)
     return total
 
