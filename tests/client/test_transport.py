@@ -518,6 +518,25 @@ def test_what_is_reserved_is_never_more_than_a_limit_holds(kit2: Any) -> None:
 # Cancelling and forgetting.
 
 
+def test_a_caller_that_insists_does_not_starve_those_in_line() -> None:
+    with Wire(http(200, completion(), JSON)) as wire, AsyncKit(httpx2, "1 rps") as c:
+
+        async def insist() -> None:
+            options = {"ratekeeper": {"timeout": 0}}
+            while True:
+                await c.client.post(chat(wire), json=CHAT, extensions=options)
+
+        async def wait() -> float:
+            await c.client.post(chat(wire), json=CHAT)
+            began = time.perf_counter()
+            insisting = asyncio.ensure_future(insist())
+            await c.client.post(chat(wire), json=CHAT)
+            insisting.cancel()
+            return time.perf_counter() - began
+
+        assert c.run(asyncio.wait_for(wait(), 5)) < 3
+
+
 def test_a_task_cancelled_in_line_leaves_no_trace() -> None:
     with Wire(http(200, completion(), JSON)) as wire, AsyncKit(httpx2, "1 rpm") as c:
         c.post(chat(wire))

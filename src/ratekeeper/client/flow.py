@@ -8,12 +8,14 @@ It works with the responses of httpx2, httpx and whatever looks like them.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import dataclasses
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from ratekeeper.client.attempt import Attempt
+from ratekeeper.errors import RatekeeperError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
@@ -232,7 +234,13 @@ async def _perform_async(
 ) -> Any:
     match effect:
         case Acquire(ask):
-            return await limiter.acquire(**ask.terms)
+            try:
+                return await limiter.acquire(**ask.terms)
+            except RatekeeperError:
+                # A caller that tries again at once must not starve the loop, and with
+                # it those who wait in line.
+                await asyncio.sleep(0)
+                raise
         case Send():
             return await send()
         case Peek(stream):
