@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from ratekeeper.core import plans, units
@@ -490,17 +491,18 @@ class AsyncLimiter(_Front):
         self._update(limits)
 
 
-class _Acquire:
+class _Acquire(Coroutine[Any, Any, Grant]):
     """An acquire on its way: awaitable, and an async context manager.
 
     It is awaited as itself, without a coroutine, so a call that fits costs no more than
-    it does to a thread.
+    it does to a thread; what wants a coroutine, such as a task, may drive it as one.
     """
 
     __slots__ = (
         "_again",
         "_also",
         "_cost",
+        "_flow",
         "_grant",
         "_hold",
         "_key",
@@ -529,7 +531,7 @@ class _Acquire:
         self._again = again
         self._cost: dict[str, Any] | None = cost
 
-    def __await__(self) -> Generator[Any, None, Grant]:
+    def __await__(self) -> Generator[Any, Any, Grant]:
         limiter, cost = self._limiter, self._cost
         if cost is None:
             msg = "this acquire() has been awaited already: call it anew"
@@ -542,6 +544,27 @@ class _Acquire:
             grant._keep_slots()
         self._grant = grant
         return grant
+
+    def send(self, value: Any) -> Any:
+        """Go on, as a coroutine does."""
+        return self._driven().send(value)
+
+    def throw(self, *error: Any) -> Any:
+        """Raise within, as a coroutine does."""
+        flow = self._driven()
+        self._cost = None
+        return flow.throw(*error)
+
+    def close(self) -> None:
+        """Give up, as a coroutine does."""
+        flow = self._driven()
+        self._cost = None
+        flow.close()
+
+    def _driven(self) -> Generator[Any, Any, Grant]:
+        if not hasattr(self, "_flow"):
+            self._flow = self.__await__()
+        return self._flow
 
     async def _wait(self, cost: dict[str, Any]) -> Grant:
         limiter = self._limiter

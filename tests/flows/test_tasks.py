@@ -333,6 +333,32 @@ def test_an_acquire_is_awaited_once() -> None:
     run_virtual(main(), loop)
 
 
+def test_an_acquire_may_be_made_a_task_and_cancelled() -> None:
+    limiter, loop = virtual("1 rpm")
+
+    async def main() -> None:
+        first = await asyncio.create_task(limiter.acquire())
+        second = asyncio.create_task(limiter.acquire())
+        await asyncio.sleep(1)
+        second.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await second
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(limiter.acquire(), 1)
+        limiter.acquire().close()
+        unstarted = asyncio.create_task(limiter.acquire())
+        unstarted.cancel()
+        await asyncio.wait([unstarted])
+
+        assert unstarted.cancelled()
+        assert first.is_open
+        assert 1 == (await limiter.status())["1 requests/minute"].used
+
+    run_virtual(main(), loop)
+
+    assert_idle(limiter._store)
+
+
 def test_the_verbs_are_awaited() -> None:
     limiter, loop = virtual("1 rpm")
 
