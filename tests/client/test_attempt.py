@@ -201,17 +201,32 @@ def test_a_hint_beyond_a_month_is_taken_for_none() -> None:
     assert 1.0 == case.limiter.try_acquire(tokens=1).retry_after_s  # type: ignore[union-attr]
 
 
-def test_headers_of_a_good_answer_end_the_cold_start() -> None:
+@pytest.mark.parametrize(
+    ("headers", "ends"),
+    [
+        ({"remaining": "59"}, True),
+        ({"remaining": "59", "limit": "60"}, True),
+        ({"remaining": "0", "limit": "60"}, False),
+        ({"remaining": "199", "limit": "200"}, False),  # the day's
+        ({"limit": "60"}, False),
+        ({"remaining": "many"}, False),
+        ({}, False),
+    ],
+)
+def test_headers_that_speak_of_a_limit_end_its_cold_start(
+    headers: dict[str, str], ends: bool
+) -> None:
     account = Account(unsaid=Algorithm.TOKEN_BUCKET)
     case = Case("60 rpm", provider="openai", account=account)
     attempt = case.begin()
 
     assert not case.limiter.try_acquire()
 
-    attempt.answered({"x-ratelimit-remaining-requests": "59"})
+    said = {f"x-ratelimit-{name}-requests": text for name, text in headers.items()}
+    attempt.answered(said)
     attempt.end()
 
-    assert case.limiter.try_acquire()
+    assert ends == bool(case.limiter.try_acquire())
 
 
 def test_an_error_inside_a_stream_settles_by_what_flowed_before_it() -> None:

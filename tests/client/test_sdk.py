@@ -23,6 +23,7 @@ from tests.client.sdks import (
     AnthropicMiddleware,
     AsyncAnthropicHttpx2,
     AsyncFace,
+    AsyncOpenAIHttpx2,
     OpenAIHttpx2,
     limited,
 )
@@ -198,6 +199,40 @@ def test_a_pause_the_provider_asks_for_holds_the_next_call_back(few: Any) -> Non
         assert second - first >= 950_000
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_responses_api_is_counted_too(stream: bool) -> None:
+    there = simulator(OpenAIHttpx2)
+    with serving(there) as url, limited(OpenAIHttpx2, url) as one:
+        answer = one.sdk.responses.create(
+            model="m", input="Hi", max_output_tokens=90, stream=stream
+        )
+        if stream:
+            kinds = [event.type for event in answer]
+
+            assert "response.completed" == kinds[-1]
+        used = one.used()
+
+        assert {"requests": 1, "tokens": 90, "concurrent": 0} == used
+        assert 1 == there.stats["requests"]
+
+
+def test_embeddings_are_counted_too() -> None:
+    there = simulator(AsyncOpenAIHttpx2)
+    with serving(there) as url, limited(AsyncOpenAIHttpx2, url) as one:
+        one.run(one.sdk.embeddings.create(model="m", input=["one", "two"]))
+        used = one.used()
+
+        assert 1 == used["requests"] == there.stats["requests"]
+        assert there.stats["input_tokens_served"] <= used["tokens"] < 90
+
+
+def test_models_are_listed_for_the_price_of_a_request() -> None:
+    nothing = http(200, b'{"data": [], "object": "list"}', JSON)
+    with Wire(nothing) as wire, limited(OpenAIHttpx2, wire.url) as one:
+        assert [] == one.sdk.models.list().data
+        assert {"requests": 1, "tokens": 0, "concurrent": 0} == one.used()
+
+
 # Refusals.
 
 
@@ -252,6 +287,30 @@ def test_a_stream_that_is_forgotten_frees_the_slot(face: Any) -> None:
     with Wire(Script(STREAM_HEAD, *head, 4.0)) as wire, limited(face, wire.url) as one:
         for _ in one.calls.create(**ASK, stream=True, **one.stream_options):
             break
+        gc.collect()
+
+        assert 0 == one.used()["concurrent"]
+
+
+def test_streams_forgotten_by_the_hundred_lock_nothing_up() -> None:
+    # Each is a cycle, so the collector closes it, wherever it happens to run: under
+    # the lock of the limits as well.
+    head = chunked(*events(delta("one"), done=False), end=False)
+    limits = ("1M rpm", "1B tpm", "1000 concurrent")
+    threshold = gc.get_threshold()
+    with (
+        Wire(Script(STREAM_HEAD, *head, 4.0)) as wire,
+        limited(OpenAIHttpx2, wire.url, *limits) as one,
+    ):
+        gc.set_threshold(20, 3, 3)
+        try:
+            for _ in range(60):
+                for _ in one.calls.create(**ASK, stream=True):
+                    break
+                for _ in range(20):
+                    one.limiter.acquire(tokens=1).release()
+        finally:
+            gc.set_threshold(*threshold)
         gc.collect()
 
         assert 0 == one.used()["concurrent"]

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ratekeeper.core.limits import Limit
     from ratekeeper.limiter import AsyncLimiter, Grant, Limiter
     from ratekeeper.providers.catalog import Provider
-    from ratekeeper.providers.facts import Meter, Verdict
+    from ratekeeper.providers.facts import Meter, Reading, Verdict
 
 OPTIONS = frozenset(["again", "also", "hold", "key", "priority", "timeout"])
 _PAUSES = frozenset([Kind.THROTTLED, Kind.RAMP, Kind.STOPPED])
@@ -130,17 +130,25 @@ class Attempt:
         provider = self._counter.provider
         if self._open:
             for reading in provider.readings(headers, self._counter.now_us()):
-                if reading.remaining is not None:
-                    window_us = reading.window_us
-                    self._open[0].confirm(
-                        reading.unit,
-                        reading.remaining,
-                        window_s=(
-                            None if window_us is None else units.seconds(window_us)
-                        ),
-                    )
+                self._confirm(self._open[0], reading)
         self._meter = provider.meter(self._ask.facts, headers.get("content-type", ""))
         self._decode = decoder("" if plain else headers.get("content-encoding", ""))
+
+    def _confirm(self, grant: Grant, reading: Reading) -> None:
+        """Pass on what is left of the limit a reading speaks of.
+
+        Some providers show a day's limit under the name of a minute's: the amount must
+        be the same as well.
+        """
+        for limit in self._counter.limiter.limits:
+            if (
+                reading.remaining is not None
+                and reading.unit == limit.unit
+                and reading.window_us in {None, limit.window_us}
+                and reading.limit in {None, limit.amount}
+            ):
+                window_s = units.seconds(limit.window_us)
+                grant.confirm(limit.unit, reading.remaining, window_s=window_s)
 
     def judge(
         self,
