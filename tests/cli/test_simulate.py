@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 import signal
+from pathlib import Path
 
 import anthropic
 import httpx2
@@ -185,3 +186,32 @@ def test_bad_usage_says_what_was_expected_and_exits_2(
     assert said in done.stderr
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
+
+
+def test_the_limits_may_come_from_an_account_in_a_config_file(tmp_path: Path) -> None:
+    file = tmp_path / "ratekeeper.yaml"
+    file.write_text("providers: {openai: {accounts: [{tier: free, model: gpt-4}]}}\n")
+    with simulate("openai", "--config", str(file)) as served:
+        greeting = served.greeting
+
+    assert "50 requests/minute, 15k tokens/minute" in greeting
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--config", "FILE", "--limit", "5 rpm"), "give one of --limit, --config"),
+        (("--config", "FILE"), "ratekeeper.yaml has no account of openai"),
+        (("--config", "absent.yaml"), "cannot read absent.yaml"),
+    ],
+)
+def test_a_config_file_that_does_not_help_is_bad_usage(
+    tmp_path: Path, words: tuple[str, ...], says: str
+) -> None:
+    file = tmp_path / "ratekeeper.yaml"
+    file.write_text("providers: {anthropic: {accounts: [{tier: start}]}}\n")
+    words = tuple(str(file) if word == "FILE" else word for word in words)
+    done = run("simulate", "openai", *words)
+
+    assert 2 == done.returncode
+    assert says in done.stderr

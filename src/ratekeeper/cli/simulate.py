@@ -11,6 +11,7 @@ import json
 import shlex
 import signal
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -36,6 +37,13 @@ _ENFORCEMENTS = ("token-bucket", "quantized", "sliding-log", "fixed-window")
     multiple=True,
     metavar="LIMIT",
     help='A limit, such as "500 rpm"; may be repeated. Else the usual ones.',
+)
+@click.option(
+    "-c",
+    "--config",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="The limits of the provider's first account in this config file.",
 )
 @click.option("--tier", help="The limits that the provider publishes for this tier.")
 @click.option("--model", help="The model meant, where a tier has several limits.")
@@ -94,6 +102,7 @@ _ENFORCEMENTS = ("token-bucket", "quantized", "sliding-log", "fixed-window")
 def simulate(
     provider: str,
     limits: tuple[str, ...],
+    config: Path | None,
     tier: str | None,
     model: str | None,
     keys: tuple[str, ...],
@@ -111,7 +120,7 @@ def simulate(
 
     simulator = Simulator(
         provider,
-        _limits(provider, limits, tier, model),
+        _limits(provider, limits, config, tier, model),
         enforce=options["enforce"],
         latency_s=options["latency"],
         jitter_s=options["jitter"],
@@ -149,17 +158,35 @@ def _termination() -> Iterator[threading.Event]:
 
 
 def _limits(
-    provider: str, limits: tuple[str, ...], tier: str | None, model: str | None
+    provider: str,
+    limits: tuple[str, ...],
+    config: Path | None,
+    tier: str | None,
+    model: str | None,
 ) -> tuple[str, ...]:
-    """Take the limits named, or those of a tier; () for the provider's usual ones."""
-    if tier is None and model is None:
-        return limits
-    if limits or tier is None:
-        message = "give either --limit, or --tier and perhaps --model"
+    """Take the limits named, a file's, or a tier's; () for the provider's usual ones."""
+    by_tier = tier is not None or model is not None
+    if bool(limits) + (config is not None) + by_tier > 1 or (by_tier and tier is None):
+        message = "give one of --limit, --config, or --tier and perhaps --model"
         raise ConfigError(message)
+    if config is not None:
+        return _limits_in(config, provider)
+    if tier is None:
+        return limits
     from ratekeeper.providers.presets import preset
 
     return preset(provider, tier=tier, model=model).limits
+
+
+def _limits_in(file: Path, provider: str) -> tuple[str, ...]:
+    """Take the limits of a provider's first account in a config file."""
+    from ratekeeper.config.load import limits_of, load
+
+    found = load(file).providers.get(provider)
+    if found is None or not found.accounts:
+        message = f"{file.name} has no account of {provider}"
+        raise ConfigError(message)
+    return limits_of(provider, found.accounts[0])
 
 
 def _greet(simulator: Simulator, url: str, options: dict[str, Any], key: str) -> None:
