@@ -86,6 +86,22 @@ def test_an_answer_that_does_not_come_counts_in_full() -> None:
         assert [1, 90, 0] == used(limiter)
 
 
+def test_an_answer_from_other_middleware_costs_nothing() -> None:
+    cached = anthropic.types.Message.model_validate_json(message())
+    limiter = Limiter(*LIMITS)
+    ai = anthropic.Anthropic(
+        api_key="sk-x",
+        middleware=[
+            ratekeeper.anthropic_middleware(limiter),
+            lambda request, call_next: cached,  # type: ignore[list-item]
+        ],
+    )
+    with ai:
+        assert cached is ai.messages.create(**ASK)
+
+    assert [0, 0, 0] == used(limiter)
+
+
 def test_a_limiter_of_the_other_kind_is_refused_by_the_sdk() -> None:
     middleware: Any = ratekeeper.anthropic_middleware(Limiter("1 rpm"))
     with pytest.raises(TypeError, match="not an async function"):

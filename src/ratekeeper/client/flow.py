@@ -90,6 +90,9 @@ def attempt(
         else:
             trial.unsent()
         raise
+    if response is None:  # somebody in between answered without the provider
+        trial.unsent()
+        return None
     status, headers = response.status_code, response.headers
     head = Head()
     if status < _ERROR:

@@ -1,8 +1,9 @@
 """A middleware for the Anthropic SDK: limits without an HTTP client of our own.
 
 `Anthropic(middleware=[anthropic_middleware(limiter)])`. The SDK runs it inside its
-retry loop, so each attempt is one grant. A refusal is raised as the SDK's own
-`RateLimitError`, which says of itself that it is not to be tried again.
+retry loop, so each attempt is one grant; put it last, so that what other middleware
+sends is limited as well. A refusal is raised as the SDK's own `RateLimitError`, which
+says of itself that it is not to be tried again.
 """
 
 from __future__ import annotations
@@ -90,9 +91,9 @@ class _Hook:
         """Send one attempt under a grant."""
         answers: list[anthropic.APIResponse[Any]] = []
 
-        def send() -> httpx2.Response:
+        def send() -> httpx2.Response | None:
             answers.append(call_next(request))
-            return answers[0].http_response
+            return getattr(answers[0], "http_response", None)
 
         ask = _ask(self._counter, request, self._timeout, self._options)
         plan = flow.attempt(self._counter, ask, Stream, _was_sent)
@@ -122,9 +123,9 @@ class _AsyncHook:
         """Send one attempt under a grant."""
         answers: list[anthropic.AsyncAPIResponse[Any]] = []
 
-        async def send() -> httpx2.Response:
+        async def send() -> httpx2.Response | None:
             answers.append(await call_next(request))
-            return answers[0].http_response
+            return getattr(answers[0], "http_response", None)
 
         ask = _ask(self._counter, request, self._timeout, self._options)
         plan = flow.attempt(self._counter, ask, AsyncStream, _was_sent)

@@ -34,6 +34,7 @@ class LimitedTransport(httpx2.BaseTransport):
     in line is bounded by the request's read time-out. A request may carry
     `extensions={"ratekeeper": {...}}` with `key`, `priority`, `timeout`, `again`,
     `hold`, `also`, as in `acquire`; a response carries there what its error means.
+    One limiter may serve any number of transports, threads and event loops.
 
     Example:
         >>> limiter = Limiter("500 requests/minute", "120k tokens/minute")
