@@ -11,7 +11,7 @@ import itertools
 import weakref
 from typing import TYPE_CHECKING, Any
 
-from ratekeeper.core.effects import Enter, Leave, LookAgain, Park, Sleep
+from ratekeeper.core.effects import Enter, Leave, LookAgain, Park
 from ratekeeper.core.line import State
 
 if TYPE_CHECKING:
@@ -194,5 +194,3 @@ async def _perform(effect: Effect, desk: Desk, targets: Sequence[Any]) -> None:
             desk.look_again(waiter)
         case Leave(waiter):
             desk.leave(waiter)
-        case Sleep(wait_us):
-            await asyncio.sleep(wait_us / 1e6)

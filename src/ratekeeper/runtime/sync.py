@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Any
 
-from ratekeeper.core.effects import Enter, Leave, LookAgain, Park, Sleep
+from ratekeeper.core.effects import Enter, Leave, LookAgain, Park
 from ratekeeper.core.line import State
 
 if TYPE_CHECKING:
@@ -67,8 +67,6 @@ def _perform(effect: Effect, desk: Desk, targets: Sequence[Any]) -> None:
             desk.look_again(waiter)
         case Leave(waiter):
             desk.leave(waiter)
-        case Sleep(wait_us):
-            sleep(desk, wait_us)
 
 
 def sleep(desk: Desk, wait_us: int) -> None:

@@ -116,15 +116,6 @@ class ManualClock:
         if errors:
             raise errors[0]
 
-    def await_parked(self, threads: int, timeout_s: float = 5.0) -> None:
-        """Wait (in real time) until so many threads are parked."""
-        with self._guard:
-            if not self._guard.wait_for(
-                lambda: len(self._parked) >= threads, timeout_s
-            ):
-                msg = f"{len(self._parked)} of {threads} threads are parked"
-                raise TimeoutError(msg)
-
 
 class VirtualLoop(asyncio.SelectorEventLoop):
     """An event loop whose time jumps to the next timer whenever nothing is ready.
