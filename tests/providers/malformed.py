@@ -404,7 +404,7 @@ NO_USAGE: tuple[bytes, ...] = (
     b'{"a":' * _DEEP,
 )
 
-# Reports of usage: what is no whole number in reason counts as nothing.
+# Reports of usage without a single whole number in reason.
 ODD_USAGE: tuple[bytes, ...] = (
     b'{"usage":{}}',
     b'{"usage":{"prompt_tokens":null,"completion_tokens":null}}',

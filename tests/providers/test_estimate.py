@@ -169,6 +169,22 @@ def test_a_text_is_weighed_as_a_naive_account_weighs_it(text: str, family: str) 
     assert naive(text, weights) == estimate._weigh(text, weights)
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_runs_of_every_length_are_weighed_as_the_naive_account_weighs_them(
+    family: str,
+) -> None:
+    weights = estimate._WEIGHTS[family]
+    runs = [
+        c * n
+        for c in "aZ0.=\n\r \té漢"
+        for n in (1, 4, 5, 6, 7, 12, 13, 24, 25, 33, 65)
+    ]
+
+    assert [naive(run, weights) for run in runs] == [
+        estimate._weigh(run, weights) for run in runs
+    ]
+
+
 @given(st.text(max_size=500), st.sampled_from(FAMILIES))
 def test_an_estimate_is_never_above_the_bytes(text: str, family: str) -> None:
     most = len(text.encode("utf-8", "surrogatepass"))

@@ -130,6 +130,36 @@ def test_a_message_cut_before_anything_flowed_says_nothing() -> None:
     assert meter.flowed() == 0
 
 
+def test_a_report_without_input_is_completed_by_the_estimate() -> None:
+    """To settle an input of 0 would give all of it back."""
+    facts = RequestFacts(endpoint=Endpoint.MESSAGES, input_tokens=70)
+    provider = find_provider("anthropic")
+    for begun in ({}, {"input_tokens": 0, "output_tokens": 0}):
+        meter = provider.meter(facts, "text/event-stream")
+        for event in (
+            {"type": "message_start", "message": {"usage": begun}},
+            {"type": "content_block_delta", "delta": {"text": "x" * 40}},
+            {"type": "message_delta", "usage": {"output_tokens": 9}},
+        ):
+            meter.feed(b"data: " + json.dumps(event).encode() + b"\n\n")
+
+        assert Usage(input_tokens=70, output_tokens=9) == meter.usage()
+
+
+def test_a_report_of_no_output_where_text_flowed_is_completed_too() -> None:
+    usage = {"prompt_tokens": 5, "completion_tokens": 0}
+    said = {"choices": [{"message": {"content": "x" * 40}}]}
+    silent = {"choices": [{"message": {"content": ""}}]}
+
+    expected = Usage(input_tokens=5, output_tokens=10)
+    assert expected == answer("openai", {**said, "usage": usage}).usage()
+    assert expected == answer("openai", {**said, "usage": {"prompt_tokens": 5}}).usage()
+    assert (
+        expected == stream("openai", delta(content="x" * 40), {"usage": usage}).usage()
+    )
+    assert Usage(input_tokens=5) == answer("openai", {**silent, "usage": usage}).usage()
+
+
 def test_a_report_amid_a_stream_is_carried_on_by_what_flows_after_it() -> None:
     """Some compatible servers report with every chunk."""
     meter = stream(
@@ -313,7 +343,9 @@ def test_a_whole_answer_tells_its_usage() -> None:
             "output_tokens_details": {"thinking_tokens": 6},
         },
     }
-    embeddings = {"data": [], "usage": {"prompt_tokens": 5, "total_tokens": 5}}
+    embedded = RequestFacts(endpoint=Endpoint.EMBEDDINGS, input_tokens=9)
+    embeddings = find_provider("openai").meter(embedded, "application/json")
+    embeddings.feed(b'{"data":[],"usage":{"prompt_tokens":5,"total_tokens":5}}')
 
     assert Usage(input_tokens=5, output_tokens=9) == answer("openai", chat).usage()
     assert Usage(input_tokens=5, output_tokens=9) == answer("openai", response).usage()
@@ -321,7 +353,7 @@ def test_a_whole_answer_tells_its_usage() -> None:
         Usage(input_tokens=5, output_tokens=9, cache_write_tokens=3, reasoning_tokens=6)
         == answer("anthropic", message).usage()
     )
-    assert Usage(input_tokens=5) == answer("openai", embeddings).usage()
+    assert Usage(input_tokens=5) == embeddings.usage()
     assert 10 == answer("openai", chat).flowed()
     assert 10 == answer("anthropic", message).flowed()
 

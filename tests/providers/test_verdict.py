@@ -297,6 +297,15 @@ def test_where_nothing_tells_the_wait_the_named_limits_reset_does() -> None:
     assert requests.retry_after_us is None
 
 
+def test_a_limit_shown_as_used_up_is_the_one_where_nothing_is_named() -> None:
+    reset = {"x_ratelimit_limit": "60", "x_ratelimit_reset": "30"}
+    used_up = judge("holysheep", 429, {}, x_ratelimit_remaining="0", **reset)
+    not_so = judge("holysheep", 429, {}, x_ratelimit_remaining="1", **reset)
+
+    assert ("requests", 30 * SECOND) == (used_up.unit, used_up.retry_after_us)
+    assert (None, None) == (not_so.unit, not_so.retry_after_us)
+
+
 def test_nobody_waits_for_what_no_wait_would_help() -> None:
     for status in (401, 403, 413):
         assert judge("openai", status, {}, retry_after="5").retry_after_us is None

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ratekeeper.providers.shapes import Glimpse, Json
 
 _PROMPT = ("system", "messages", "tools", "mcp_servers", "output_format")
+_INPUTS = ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
 _DELTAS = ("text", "thinking", "partial_json")
 
 
@@ -49,8 +50,9 @@ class AnthropicShapes:
         match value.get("type"):
             case "message_start":
                 report = shapes.inner(shapes.inner(value, "message"), "usage")
+                # Its output is the first token alone: the last word comes at the end.
                 report = {k: v for k, v in report.items() if k != "output_tokens"}
-                return shapes.Glimpse(usage=report or None, opening=True)
+                return shapes.Glimpse(usage=report or None)
             case "content_block_delta":
                 delta = shapes.inner(value, "delta")
                 return shapes.Glimpse(
@@ -77,18 +79,24 @@ class AnthropicShapes:
             ),
         )
 
-    def usage(self, report: Json) -> Usage:
+    def usage(self, report: Json) -> Usage | None:
         """Translate a report: its input is what was not cached, so the rest is added."""
-        read = shapes.count(report, "cache_read_input_tokens") or 0
-        written = shapes.count(report, "cache_creation_input_tokens") or 0
+        plain, read, written = (shapes.count(report, name) for name in _INPUTS)
+        out = self.output(report)
+        if plain is read is written is out is None:
+            return None
         details = shapes.inner(report, "output_tokens_details")
         return Usage(
-            input_tokens=(shapes.count(report, "input_tokens") or 0) + read + written,
-            output_tokens=shapes.count(report, "output_tokens") or 0,
-            cache_read_tokens=read,
-            cache_write_tokens=written,
+            input_tokens=(plain or 0) + (read or 0) + (written or 0),
+            output_tokens=out or 0,
+            cache_read_tokens=read or 0,
+            cache_write_tokens=written or 0,
             reasoning_tokens=shapes.count(details, "thinking_tokens") or 0,
         )
+
+    def output(self, report: Json) -> int | None:
+        """Return what was generated, thinking and all."""
+        return shapes.count(report, "output_tokens")
 
     def refusal(self, message: str, code: str, unit: str | None) -> Json:  # noqa: ARG002 - Anthropic names the limit in its text
         """Write an error body in Anthropic's shape."""

@@ -165,10 +165,14 @@ class Provider:
         error = verdict.read_error(body)
         read = verdict.judge(self.name, status, fields, error, now_us)
         if read.kind is Kind.THROTTLED and read.retry_after_us is None:
-            # Told nowhere else: until the limit it names is whole again.
+            # Told nowhere else: until the limit it names, or one that is used up, is
+            # whole again.
             for one in headers.read_readings(self.shows, fields, now_us):
-                if one.unit == read.unit:
-                    return dataclasses.replace(read, retry_after_us=one.full_after_us)
+                if one.unit == read.unit or (read.unit is None and one.remaining == 0):
+                    hint_us = one.full_after_us
+                    return dataclasses.replace(
+                        read, unit=one.unit, retry_after_us=hint_us
+                    )
         return read
 
     def readings(self, headers_: HeaderSource, now_us: int) -> tuple[Reading, ...]:

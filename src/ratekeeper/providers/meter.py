@@ -3,7 +3,8 @@
 A stream is read event by event. Of a whole answer at most `WHOLE_ANSWER` bytes are
 kept; of a longer one only the last `ANSWER_TAIL`, where every provider puts the usage.
 What cannot be found is not there: `usage` is None, and the caller falls back on what
-flowed. Never fails, whatever the bytes.
+flowed. A report that leaves out the input, or counts nothing where something flowed, is
+completed by the estimate. Never fails, whatever the bytes.
 """
 
 from __future__ import annotations
@@ -33,14 +34,21 @@ def meter(
     """Return the meter for an answer of this content type."""
     kind = content_type.lower()
     if "event-stream" in kind or (facts.stream and not kind):
-        return StreamMeter(language, provider)
-    return AnswerMeter(language, provider, facts.endpoint)
+        return StreamMeter(language, provider, facts)
+    return AnswerMeter(language, provider, facts)
+
+
+def _completed(usage: Usage, facts: RequestFacts, output: int) -> Usage:
+    """Return a report with its output, and with an input: no prompt has no tokens."""
+    put = usage.input_tokens or facts.input_tokens
+    return dataclasses.replace(usage, input_tokens=put, output_tokens=output)
 
 
 class StreamMeter:
     """Reads a stream of events."""
 
     __slots__ = (
+        "_facts",
         "_failure",
         "_language",
         "_parser",
@@ -48,17 +56,16 @@ class StreamMeter:
         "_provider",
         "_report",
         "_reported_at",
-        "_settled",
         "_text",
     )
 
-    def __init__(self, language: Shapes, provider: str) -> None:
+    def __init__(self, language: Shapes, provider: str, facts: RequestFacts) -> None:
         self._language = language
         self._provider = provider
+        self._facts = facts
         self._parser = SseParser()
         self._report: Json = {}
-        self._settled = False  # whether output has been reported
-        self._reported_at = 0  # what had flowed then
+        self._reported_at: int | None = None  # what had flowed when output was reported
         self._text = 0  # bytes of generated text
         self._pieces = 0  # events that held any
         self._failure: Verdict | None = None
@@ -78,8 +85,7 @@ class StreamMeter:
         if seen.usage is not None:
             said = {k: v for k, v in seen.usage.items() if v is not None}
             self._report.update(said)
-            if not seen.opening:
-                self._settled = True
+            if self._language.output(said) is not None:
                 self._reported_at = self.flowed()
         if seen.error is not None and self._failure is None:
             error = verdict.facts_of(seen.error)
@@ -92,13 +98,12 @@ class StreamMeter:
 
         None where nothing has been reported, or only the input and nothing flowed.
         """
-        since = self.flowed() - self._reported_at
-        if not self._report or not (self._settled or since):
-            return None
+        flowed = self.flowed()
         usage = self._language.usage(self._report)
-        if since <= 0:
-            return usage
-        return dataclasses.replace(usage, output_tokens=usage.output_tokens + since)
+        if usage is None or (self._reported_at is None and not flowed):
+            return None
+        since = flowed - (self._reported_at or 0)
+        return _completed(usage, self._facts, usage.output_tokens + since or flowed)
 
     def flowed(self) -> int:
         """Return an estimate of the output tokens seen: at least one an event."""
@@ -113,12 +118,12 @@ class StreamMeter:
 class AnswerMeter:
     """Reads a whole answer."""
 
-    __slots__ = ("_endpoint", "_kept", "_language", "_length", "_provider", "_seen")
+    __slots__ = ("_facts", "_kept", "_language", "_length", "_provider", "_seen")
 
-    def __init__(self, language: Shapes, provider: str, endpoint: Endpoint) -> None:
+    def __init__(self, language: Shapes, provider: str, facts: RequestFacts) -> None:
         self._language = language
         self._provider = provider
-        self._endpoint = endpoint
+        self._facts = facts
         self._kept = bytearray()
         self._length = 0
         self._seen: tuple[int, shapes.Glimpse] | None = None
@@ -135,14 +140,20 @@ class AnswerMeter:
     def usage(self) -> Usage | None:
         """Return what the answer said it used; None before it has."""
         report = self._look().usage
-        return None if report is None else self._language.usage(report)
+        usage = None if report is None else self._language.usage(report)
+        if usage is None or self._facts.endpoint is Endpoint.EMBEDDINGS:
+            return usage
+        return _completed(usage, self._facts, usage.output_tokens or self._said())
 
     def flowed(self) -> int:
         """Return a guess by the text in the answer, or by its length; 0 if empty."""
-        if not self._length or self._endpoint is Endpoint.EMBEDDINGS:
+        if not self._length or self._facts.endpoint is Endpoint.EMBEDDINGS:
             return min(self._length, 1)
-        text = self._look().text or self._length
-        return -(-text // BYTES_PER_TOKEN)
+        return self._said() or -(-self._length // BYTES_PER_TOKEN)
+
+    def _said(self) -> int:
+        """Return an estimate of the text in the answer."""
+        return -(-self._look().text // BYTES_PER_TOKEN)
 
     def failure(self) -> Verdict | None:
         """Return the error that came as a 200 answer."""
@@ -169,13 +180,13 @@ class AnswerMeter:
 def _last_usage(tail: bytes) -> Json | None:
     """Find the last usage object in the end of an answer.
 
-    Inside a text the quotes would be escaped, so the name stands for itself.
+    Inside a text its quotes would be escaped, and the name not be found.
     """
     text = tail.decode("utf-8", "replace")
     end = len(text)
     while (end := text.rfind(_USAGE, 0, end)) >= 0:
         after = text[end + len(_USAGE) :].lstrip()
-        if after.startswith(":") and not text[:end].endswith("\\"):
+        if after.startswith(":"):
             try:
                 value, _ = _DECODER.raw_decode(after[1:].lstrip())
             except (ValueError, RecursionError):

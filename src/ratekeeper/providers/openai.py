@@ -108,14 +108,11 @@ class OpenAIShapes:
             error=error if isinstance(error, dict) else None,
         )
 
-    def usage(self, report: Json) -> Usage:
+    def usage(self, report: Json) -> Usage | None:
         """Translate a report of chat (`prompt_`…) or of responses (`input_`…)."""
-        put = shapes.count(report, "prompt_tokens")
-        if put is None:
-            put = shapes.count(report, "input_tokens")
-        out = shapes.count(report, "completion_tokens")
-        if out is None:
-            out = shapes.count(report, "output_tokens")
+        put, out = _either(report, "prompt_tokens", "input_tokens"), self.output(report)
+        if put is None and out is None:
+            return None
         details = shapes.inner(report, "prompt_tokens_details")
         details = details or shapes.inner(report, "input_tokens_details")
         cached = shapes.count(details, "cached_tokens")
@@ -131,11 +128,20 @@ class OpenAIShapes:
             reasoning_tokens=shapes.count(spent, "reasoning_tokens") or 0,
         )
 
+    def output(self, report: Json) -> int | None:
+        """Return what was generated, reasoning and all."""
+        return _either(report, "completion_tokens", "output_tokens")
+
     def refusal(self, message: str, code: str, unit: str | None) -> Json:
         """Write an error body in OpenAI's shape."""
         kind = unit or "rate_limit_error"
         error = {"message": message, "type": kind, "param": None, "code": code}
         return {"error": error}
+
+
+def _either(report: Json, name: str, other: str) -> int | None:
+    found = shapes.count(report, name)
+    return shapes.count(report, other) if found is None else found
 
 
 def _endpoint(method: str, path: str) -> Endpoint:

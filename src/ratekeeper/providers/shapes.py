@@ -28,12 +28,11 @@ Json = dict[str, object]
 class Glimpse(NamedTuple):
     """What one JSON value of an answer shows.
 
-    `usage` is the provider's own report, as it stands; `opening` says that it speaks
-    of the input alone, as the answer begins. `text` counts the bytes of generated text.
+    `usage` is the provider's own report, as it stands; `text` counts the bytes of
+    generated text.
     """
 
     usage: Json | None = None
-    opening: bool = False
     text: int = 0
     error: Json | None = None
 
@@ -52,8 +51,11 @@ class Shapes(Protocol):
     def read_answer(self, value: Json) -> Glimpse:
         """Look at a whole answer."""
 
-    def usage(self, report: Json) -> Usage:
-        """Translate the provider's own report of what was used."""
+    def usage(self, report: Json) -> Usage | None:
+        """Translate the provider's own report; None where it counts no tokens."""
+
+    def output(self, report: Json) -> int | None:
+        """Return the output tokens that a report counts, None where it does not."""
 
     def refusal(self, message: str, code: str, unit: str | None) -> Json:
         """Write the body of an error that the provider's SDK raises as its own."""
