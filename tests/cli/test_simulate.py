@@ -209,7 +209,7 @@ def test_a_config_file_that_does_not_help_is_bad_usage(
     tmp_path: Path, words: tuple[str, ...], says: str
 ) -> None:
     file = tmp_path / "ratekeeper.yaml"
-    file.write_text("providers: {anthropic: {accounts: [{tier: start}]}}\n")
+    file.write_text("providers: {anthropic: {accounts: [{tier: free}]}}\n")
     words = tuple(str(file) if word == "FILE" else word for word in words)
     done = run("simulate", "openai", *words)
 
