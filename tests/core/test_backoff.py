@@ -113,3 +113,24 @@ def test_a_retry_budget_never_grows_past_its_size() -> None:
     budget.succeeded()
 
     assert BUDGET == budget.left
+
+
+def test_the_figures_are_those_of_the_sources_named() -> None:
+    assert (500, 14, 5) == (BUDGET, COST, COST_THROTTLED)
+    assert Backoff(attempts=3, base_us=SECOND, cap_us=20 * SECOND) == Backoff()
+
+
+def test_a_budget_is_spent_to_the_last() -> None:
+    budget = RetryBudget(COST)
+
+    assert budget.spend(throttled=False)
+    assert budget.left == 0
+    assert not budget.spend(throttled=True)
+
+
+def test_the_wait_may_be_nothing_at_all() -> None:
+    draw = random.Random(1)
+    waits = {Backoff(base_us=1, cap_us=1).wait_us(1, None, draw) for _ in range(50)}
+
+    assert {0, 1} == waits
+    assert Backoff(base_us=0).wait_us(1, None, draw) == 0

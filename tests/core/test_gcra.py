@@ -194,9 +194,25 @@ def test_an_overrun_is_debt_that_delays_later_calls() -> None:
     assert meter.remaining(START) == 0
 
 
-@given(st.integers(0, 60), st.integers(1, 600))
-def test_a_changed_amount_keeps_what_was_used(used: int, amount: int) -> None:
-    meter = bucket("60 rpm")
+@given(st.integers(1, 1000), st.integers(0, 2000), st.integers(0, 2 * MINUTE))
+def test_a_bucket_is_full_at_its_reset_and_not_before(
+    amount: int, used: int, passed: int
+) -> None:
+    meter = bucket(f"{amount} rpm")
+    meter.take(used, START)
+    now = START + passed
+    reset = meter.reset_us(now)
+
+    assert meter.wait_us(amount, now + reset) == 0
+    if reset:
+        assert meter.wait_us(amount, now + reset - 1) == 1
+
+
+@given(st.integers(1, 100), st.integers(0, 60), st.integers(1, 600))
+def test_a_changed_amount_keeps_what_was_used(
+    before: int, used: int, amount: int
+) -> None:
+    meter = bucket(f"{before} rpm")
     meter.take(used, START)
     meter.change(Limit.parse(f"{amount} rpm").resolved(), START)
 

@@ -68,8 +68,19 @@ def test_two_limits_serve_by_arrival_when_both_grant(
         room.run(room.now + gap)
         waiters.append(room.enter(Waiter([requests, tokens])))
     room.run()
+    alone = meters_of("10 requests/minute", text)
+    served = START
+    expected = []
+    for waiter in waiters:
+        pairs = list(zip(alone, waiter.costs, strict=True))
+        served = max(served, waiter.arrived_us)
+        served += max(meter.wait_us(cost, served) for meter, cost in pairs)
+        for meter, cost in pairs:
+            meter.take(cost, served)
+        expected.append(served)
 
-    assert {State.GRANTED} >= {waiter.state for waiter in waiters}
+    assert expected == [waiter.granted_us for waiter in waiters]
+    assert waiters == room.granted
     assert sum(w.costs[0] for w in waiters) == room.meters[0].charged
     assert sum(w.costs[1] for w in waiters) == room.meters[1].charged
     assert room.is_empty()
