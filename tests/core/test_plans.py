@@ -37,6 +37,17 @@ def test_a_call_that_waits_parks_and_looks_again_until_its_fate_is_decided() -> 
         plan.send(None)
 
 
+def test_a_call_that_is_told_of_its_fate_does_not_look_again() -> None:
+    waiter = Waiter([1])
+    plan = plans.acquire(waiter)
+    next(plan)
+    assert Park(waiter) == next(plan)
+    waiter.state = State.GRANTED
+
+    with pytest.raises(StopIteration):
+        plan.send(None)
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError, GeneratorExit])
 def test_a_cancelled_call_leaves_the_line(error: type[BaseException]) -> None:
     waiter = Waiter([1])

@@ -261,6 +261,20 @@ def test_small_calls_do_not_starve_a_large_one(world: World) -> None:
     assert granted(outcomes)[0] == pytest.approx(ideal, abs=0.01)
 
 
+def test_a_call_that_will_not_wait_overtakes_nobody(world: World) -> None:
+    calls = [
+        Call(cost={"tokens": 60}),
+        Call(at_s=1, cost={"tokens": 60}),
+        Call(at_s=2, cost={"tokens": 10}, ask={"timeout": 0}),
+        Call(at_s=3, cost={"tokens": 0}, ask={"timeout": 0}),
+    ]
+    outcomes = world.play(["100 tpm"], calls)
+
+    assert isinstance(outcomes[2].error, LimitExceeded)
+    assert 58.0 == outcomes[2].error.retry_after_s
+    assert [60.0, 3.0] == granted([outcomes[1], outcomes[3]])
+
+
 def test_a_caller_with_a_spent_budget_is_told_at_once(world: World) -> None:
     calls = [Call(cost={"usd": 1}), Call(at_s=5, cost={"usd": "0.01"})]
     outcomes = world.play(["$1/day"], calls)

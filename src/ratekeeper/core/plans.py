@@ -23,7 +23,8 @@ def acquire(waiter: Waiter) -> Generator[Effect, None, Waiter]:
         yield Enter(waiter)
         while waiter.state is State.WAITING:
             yield Park(waiter)
-            yield LookAgain(waiter)
+            if waiter.state is State.WAITING:  # not told of anything: it is time
+                yield LookAgain(waiter)
     except BaseException:
         yield Leave(waiter)
         raise
