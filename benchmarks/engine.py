@@ -2,7 +2,9 @@
 
 Acquire and settle on requests + tokens, and one limit alone; threads and tasks. Rounds
 are interleaved and every figure is a median, so a busy moment of the machine falls on
-all alike; ratios compare within a round. Checks the bars.
+all alike; ratios compare within a round. Time is the process's CPU time: of Python's
+threads one runs at a time, so on a quiet machine it is the time that passes, and on a
+busy one it leaves the others' share out. Checks the bars.
 """
 
 from __future__ import annotations
@@ -36,9 +38,9 @@ def seconds(shape: str, make: Any, n: int) -> float:
 
 
 def _timed(what: Any) -> float:
-    began = time.perf_counter()
+    began = time.process_time()
     what()
-    return time.perf_counter() - began
+    return time.process_time() - began
 
 
 def _threads(loop: Any, n: int) -> float:
@@ -59,14 +61,22 @@ def _threads(loop: Any, n: int) -> float:
 async def _tasks(loop: Any, n: int, tasks: int) -> float:
     """Time tasks that each do their share; of many, a pause lets the others in."""
     each = max(1, n // tasks)
-    began = time.perf_counter()
+    began = time.process_time()
     if tasks == 1:
         await loop(each, pause=False)
     else:
         async with asyncio.TaskGroup() as group:
             for _ in range(tasks):
                 group.create_task(loop(each, pause=True))
-    return (time.perf_counter() - began) * n / (each * tasks)
+    return (time.process_time() - began) * n / (each * tasks)
+
+
+def _size(shape: str, make: Any) -> int:
+    """Find how many operations fill a round."""
+    n = TASKS if shape == "1,000 tasks" else 64
+    while (took := seconds(shape, make, n)) < ROUND_S / 8:
+        n *= 4
+    return max(n // 4, int(n * ROUND_S / took))
 
 
 Entry = tuple[str, str, Any, Any]
@@ -83,14 +93,12 @@ def measure(entries: list[Entry], rounds: int) -> Costs:
                 make = sync if shape.endswith(("thread", "threads")) else tasks
                 if make is None:
                     continue
-                least = TASKS if shape == "1,000 tasks" else 64
-                n = sizes.get((name, shape), least)
+                if at == 0:
+                    sizes[name, shape] = _size(shape, make)
+                    continue
+                n = sizes[name, shape]
                 took = seconds(shape, make, n)
-                if at == 0:  # learn how many fill a round
-                    fit = int(n * ROUND_S / max(took, 1e-6))
-                    sizes[name, shape] = max(least, min(fit, 100_000))
-                else:
-                    costs.setdefault((name, shape), []).append(took / n * 1e6)
+                costs.setdefault((name, shape), []).append(took / n * 1e6)
     return costs
 
 
