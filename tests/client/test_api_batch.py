@@ -188,7 +188,7 @@ def test_what_is_held_back_is_not_sent_and_costs_nothing(kind: str) -> None:
     told = Told(OK)
     gate = Gate()
     gate.close(ConfigError("stopped"))
-    with virtual(kind, told, limits=["5 requests/day"]) as ai:
+    with virtual(kind, told, limits=["5 requests/day"], attempts=1) as ai:
         with pytest.raises(ConfigError, match="stopped"):
             ai.do(lambda client: client._send(CHAT, gate))
         used = ai.used()
@@ -269,6 +269,21 @@ def test_leaving_early_ends_the_threads() -> None:
             thread.join(2)
 
     assert not any(thread.is_alive() for thread in own)
+
+
+def test_leaving_early_sends_nothing_more() -> None:
+    echo = Echo()
+    before = set(threading.enumerate())
+    with clients.opener("sync")(
+        "openai",
+        transport=httpx2.MockTransport(echo),
+        limits=["600 requests/minute using leaky-bucket"],
+    ) as ai:
+        ai.stream_batch(({**CHAT, "seed": n} for n in itertools.count()), 1)
+        for thread in set(threading.enumerate()) - before:
+            thread.join(2)
+
+    assert 1 == len(echo.seen)
 
 
 async def _hang() -> AsyncIterator[Any]:

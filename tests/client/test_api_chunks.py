@@ -168,3 +168,16 @@ def test_only_a_word_of_the_providers_vocabulary_is_printed(
     body: Any, shown: str
 ) -> None:
     assert shown == refusals.code_of(json.dumps(body).encode())
+
+
+def test_a_key_at_the_bound_is_masked_before_the_text_is_cut() -> None:
+    kept = keys.masked("." * 1990 + " sk-0123456789abcdef")
+
+    assert "." * 1990 + " [key]" == kept
+
+
+def test_an_answer_that_also_tells_of_an_error_is_an_answer() -> None:
+    body = {"choices": [], "error": {"message": "cut short"}}
+    outcome = answers.parsed(httpx2.Response(200), json.dumps(body).encode(), TERMS, 1)
+
+    assert body == outcome
