@@ -29,12 +29,12 @@ SHAPES = ("1 thread", "8 threads", "1 task", "1,000 tasks")
 
 def seconds(shape: str, make: Any, n: int) -> float:
     """Time `n` operations of a new contestant in one shape."""
-    loop = make()
-    if shape == "1 thread":
+    if shape.endswith("thread"):
+        loop = make()
         return _timed(lambda: loop(n))
-    if shape == "8 threads":
-        return _threads(loop, n)
-    return asyncio.run(_tasks(loop, n, 1 if shape == "1 task" else TASKS))
+    if shape.endswith("threads"):
+        return _threads(make(), n)
+    return asyncio.run(_tasks(make, n, 1 if shape == "1 task" else TASKS))
 
 
 def _timed(what: Any) -> float:
@@ -58,8 +58,9 @@ def _threads(loop: Any, n: int) -> float:
     return _timed(run) * n / (max(1, n // THREADS) * THREADS)
 
 
-async def _tasks(loop: Any, n: int, tasks: int) -> float:
+async def _tasks(make: Any, n: int, tasks: int) -> float:
     """Time tasks that each do their share; of many, a pause lets the others in."""
+    loop = make()  # here, as some begin a task of their own
     each = max(1, n // tasks)
     began = time.process_time()
     if tasks == 1:

@@ -19,7 +19,7 @@ from ratekeeper.testing import ManualClock
 
 SLOW, FAST = 60, 1_000_000
 _CALLS = 1_000  # into which a million is divided
-GROWTH = 1.05  # what counts as the same, where the rates differ 16,667-fold
+SLACK = 128  # bytes: a few integers of two digits inside instead of one
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -236,5 +236,5 @@ def missed(rows: list[Row]) -> list[str]:
     return [
         f"memory of {row.name} grows with its rate"
         for row in rows
-        if row.name.startswith("ratekeeper") and row.fast > GROWTH * row.slow
+        if row.name.startswith("ratekeeper") and row.fast > row.slow + SLACK
     ]
