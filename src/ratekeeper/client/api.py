@@ -38,7 +38,8 @@ _CLOSED = "this client is closed: make another, or close it later"
 class Client(Front):
     """Calls an AI API within its limits, and again where that helps.
 
-    `provider` is a name or a base URL; its limits are `limits`, or those of a `tier`
+    `provider` is a name or a base URL (a name's own may be changed by `base_url`, or
+    a variable such as OPENAI_BASE_URL); its limits are `limits`, or those of a `tier`
     (for a `model`). The key is `api_key`, or in the provider's environment variable.
 
     `timeout` bounds a whole call in seconds: line, HTTP and retries (a thread notices

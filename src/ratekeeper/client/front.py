@@ -83,7 +83,9 @@ class Front:
         transport: httpx2.BaseTransport | httpx2.AsyncBaseTransport | None = None,
         draw: random.Random | None = None,
     ) -> None:
-        self._provider = find_provider(provider, base_url=base_url)
+        self._provider = find_provider(
+            provider, base_url=base_url or _base_url_in(os.environ, provider)
+        )
         _check_host(self._provider.base_url)
         key = keys.find_key(self._provider, api_key, os.environ)
         said = (limits,) if isinstance(limits, str) else tuple(limits or ())
@@ -235,6 +237,13 @@ class Front:
         terms = dataclasses.replace(self._terms, key=chosen, backoff=once)
         path = "/models" if self._provider.speaks is Dialect.OPENAI else "/v1/models"
         return self._call("GET", path, key=chosen), terms
+
+
+def _base_url_in(environ: Mapping[str, str], provider: str) -> str | None:
+    """Return where the environment sends a provider's calls, as OPENAI_BASE_URL does."""
+    if "://" in provider:
+        return None
+    return environ.get(f"{provider.upper()}_BASE_URL", "").strip() or None
 
 
 def _own_headers(given: Mapping[str, str] | None) -> dict[str, str]:

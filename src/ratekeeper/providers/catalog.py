@@ -280,12 +280,14 @@ PROVIDERS: Mapping[str, Provider] = {
 def find_provider(name_or_url: str, *, base_url: str | None = None) -> Provider:
     """Return a provider by name, or any OpenAI-compatible one by its base URL.
 
-    `base_url` sends a known provider's calls elsewhere, to a proxy or a simulator. An
-    unknown name or a malformed URL is a `ConfigError`.
+    `base_url` sends a known provider's calls elsewhere, to a proxy or a simulator, whose
+    keys may be of any length. An unknown name or a malformed URL is a `ConfigError`.
     """
     if base_url is not None:
         known = find_provider(name_or_url)
-        return dataclasses.replace(known, base_url=read_base_url(base_url))
+        url = read_base_url(base_url)
+        shortest = known.key_min_length if url == known.base_url else 1
+        return dataclasses.replace(known, base_url=url, key_min_length=shortest)
     if "://" in name_or_url:
         return _at(read_base_url(name_or_url))
     provider = PROVIDERS.get(name_or_url.lower())
