@@ -66,7 +66,7 @@ class Grant:
         self._taken_us = taken_us
         self._waiter = waiter
         self._open: bool | None = True  # None: settled twice, and that was reported
-        self._renewal: aio.Renewal | None = None
+        self._renewal: aio.Renewals | None = None
 
     @property
     def waited_s(self) -> float:
@@ -155,8 +155,11 @@ class Grant:
             if _is_named(meter, unit, window_s):
                 self._store.confirm(meter, remaining, charged)
 
-    def _hold_again(self, hold_us: int) -> bool:
-        """Hold the concurrency slots from now on; False if none is held any more."""
+    def hold_again(self, hold_us: int) -> bool:
+        """Hold its concurrency slots for so long from now on.
+
+        False when none is held any more. Tasks need not: their slots are renewed.
+        """
         held = False
         costs = [*self._costs]
         until_us = self._store.now_us() + hold_us
@@ -175,7 +178,7 @@ class Grant:
         """Renew the concurrency slots for as long as the grant is open."""
         for meter, hold_us in zip(self._meters, self._costs, strict=True):
             if meter.unit == CONCURRENT:
-                self._renewal = aio.Renewal(self._hold_again, hold_us)
+                self._renewal = aio.keep(self, hold_us)
                 return
 
     def _counted(self, actual: dict[str, Any]) -> dict[str, int]:
@@ -189,7 +192,7 @@ class Grant:
             return False
         self._open = False
         if self._renewal is not None:
-            self._renewal.cancel()
+            self._renewal.discard(self)
             self._renewal = None
         return True
 

@@ -301,6 +301,30 @@ def test_slots_taken_without_waiting_or_from_another_limiter_are_kept_as_well() 
     run_virtual(main(), loop)
 
 
+def test_one_timer_renews_all_slots_of_a_loop_and_ends_with_them() -> None:
+    limiter, loop = virtual("100 concurrent")
+
+    async def main() -> None:
+        grants = [await limiter.acquire(hold=10) for _ in range(50)]
+        await asyncio.sleep(3)
+        grants += [await limiter.acquire(hold=10) for _ in range(50)]
+
+        assert 1 == len(loop._scheduled)  # type: ignore[attr-defined]
+
+        await asyncio.sleep(100)
+
+        assert 100 == (await limiter.status())["100 concurrent"].used
+
+        for grant in grants:
+            grant.settle()
+        await asyncio.sleep(10)
+
+        assert not loop._scheduled  # type: ignore[attr-defined]
+        assert not aio._RENEWALS[loop]
+
+    run_virtual(main(), loop)
+
+
 def test_a_forgotten_grant_keeps_its_slot_no_longer_than_its_hold() -> None:
     limiter, loop = virtual("1 concurrent")
 

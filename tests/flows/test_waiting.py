@@ -56,7 +56,7 @@ def test_a_slot_whose_holder_never_comes_back_passes_on_after_its_hold(
 def _forget(grant: Grant) -> None:
     """Lose the grant, as a holder that died does: nothing closes or renews it."""
     if grant._renewal is not None:
-        grant._renewal.cancel()
+        grant._renewal.discard(grant)
     grant._open = False
 
 

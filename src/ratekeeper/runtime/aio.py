@@ -9,13 +9,13 @@ import asyncio
 import heapq
 import itertools
 import weakref
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ratekeeper.core.effects import Enter, Leave, LookAgain, Park
 from ratekeeper.core.line import State
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from ratekeeper.core.effects import Effect, Plan
     from ratekeeper.core.line import Waiter
@@ -142,29 +142,74 @@ class TaskSeat:
             self._timer.arm(self, waiter)
 
 
-class Renewal:
-    """Keeps a task's concurrency slots: held again half-way through each hold.
+class Holder(Protocol):
+    """A grant whose concurrency slots a task holds."""
 
-    `hold` holds them for as long again and says whether there was anything to hold. Its
-    owner is only looked at: one that is forgotten keeps its slots no longer than that.
+    def hold_again(self, hold_us: int) -> bool:
+        """Hold its slots for so long from now on; False when none is held any more."""
+
+
+class Renewals:
+    """What the tasks of one event loop hold for equally long: renewed half-way through.
+
+    One timer serves them all. Holders are only looked at: one that is forgotten keeps
+    its slots no longer than its hold.
     """
 
-    __slots__ = ("_handle", "_hold", "_hold_us", "_loop")
+    __slots__ = ("_armed", "_hold_us", "_holders", "_loop")
 
-    def __init__(self, hold: Callable[[int], bool], hold_us: int) -> None:
-        self._hold = weakref.WeakMethod(hold)
+    def __init__(self, loop: asyncio.AbstractEventLoop, hold_us: int) -> None:
+        self._loop = weakref.ref(loop)
         self._hold_us = hold_us
-        self._loop = asyncio.get_running_loop()
-        self._handle = self._loop.call_later(hold_us / 2e6, self._fire)
+        self._holders: dict[weakref.ref[Holder], float] = {}  # and when, in that order
+        self._armed = False
+
+    def add(self, holder: Holder, loop: asyncio.AbstractEventLoop) -> None:
+        """Renew the slots of a grant from now on."""
+        when = loop.time() + self._hold_us / 2e6
+        self._holders[weakref.ref(holder)] = when
+        if not self._armed:
+            self._armed = True
+            loop.call_at(when, self._fire)
+
+    def discard(self, holder: Holder) -> None:
+        """Stop, from any thread: the slots are given back."""
+        self._holders.pop(weakref.ref(holder), None)
 
     def _fire(self) -> None:
-        hold = self._hold()
-        if hold is not None and hold(self._hold_us):
-            self._handle = self._loop.call_later(self._hold_us / 2e6, self._fire)
+        loop = self._loop()
+        if loop is None:  # pragma: no cover - it is running this callback
+            return
+        now = loop.time()
+        while (first := next(iter(self._holders), None)) is not None:
+            when = self._holders.get(first, 0.0)
+            if when > now + _EARLY_S:
+                loop.call_at(when, self._fire)
+                return
+            self._holders.pop(first, None)
+            holder = first()
+            if holder is not None and holder.hold_again(self._hold_us):
+                self._holders[first] = now + self._hold_us / 2e6
+        self._armed = False
+        _RENEWALS.get(loop, {}).pop(self._hold_us, None)
 
-    def cancel(self) -> None:
-        """Stop: the slots are given back."""
-        self._handle.cancel()
+
+_RENEWALS: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[int, Renewals]] = (
+    weakref.WeakKeyDictionary()
+)
+
+
+def keep(holder: Holder, hold_us: int) -> Renewals:
+    """Renew the slots of a grant in the running loop until they are discarded."""
+    loop = asyncio.get_running_loop()
+    by_hold = _RENEWALS.get(loop)
+    if by_hold is None:
+        by_hold = _RENEWALS[loop] = {}
+    renewals = by_hold.get(hold_us)
+    if renewals is None:
+        renewals = by_hold[hold_us] = Renewals(loop, hold_us)
+    renewals.add(holder, loop)
+    return renewals
 
 
 async def run(plan: Plan, desk: Desk, targets: Sequence[Any] = ()) -> Any:
