@@ -246,3 +246,16 @@ def test_a_long_flow_keeps_its_order_whoever_leaves(many: int) -> None:
         line.ahead(each, START) for each in left
     ]
     assert left == drain(line, START)
+
+
+def test_what_is_ahead_in_a_flow_of_more_weight_is_that_much_more() -> None:
+    line = Line()
+    for seq in range(40):
+        line.add(waiter(seq, flow="three", weight=3), 1, START)
+    mine = [waiter(40 + seq, flow="one") for seq in range(10)]
+    for each in mine:
+        line.add(each, 1, START)
+
+    assert [max(1, 3 * i) + i for i in range(10)] == [
+        line.ahead(each, START) for each in mine
+    ]

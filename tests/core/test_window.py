@@ -193,6 +193,24 @@ class TestSlidingWindow:
 
         assert meter.used(START + W // 2) == 2
 
+    def test_a_refund_larger_than_the_open_slot_leaves_the_closed_ones(self) -> None:
+        meter = sliding(10)
+        meter.admit(4, START)
+        meter.admit(2, START + W // 2)
+        meter.back(9, START + W // 2, START + W // 2)
+
+        assert meter.used(START + W // 2) == 4
+
+    def test_a_raised_amount_keeps_what_is_still_owed(self) -> None:
+        meter = sliding(10)
+        meter.take(45, START)
+        meter.change(limit_of(20, W), START)
+
+        assert meter.used(START) == 45
+        assert meter.remaining(START) == 0
+        assert meter.wait_us(1, START) == 2 * W
+        assert meter.wait_us(16, START) == 3 * W
+
     def test_debt_leaves_one_limit_a_window(self) -> None:
         meter = sliding(10)
         meter.admit(10, START)
