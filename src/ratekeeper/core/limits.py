@@ -3,6 +3,8 @@
 `Limit.parse` reads the language, `str(limit)` prints the canonical form, and parsing
 that gives an equal limit. A `Limit` that exists is valid: nothing below re-checks it.
 Every mistake is a `ConfigError` that points at the word and says what was expected.
+It is long because the rules of a valid limit and the parser that points at the word
+which breaks one are the same knowledge.
 """
 
 from __future__ import annotations
