@@ -259,3 +259,22 @@ def test_a_check_of_a_provider_that_is_not_there_is_unreachable(kind: str) -> No
 def test_of_a_short_key_nothing_is_shown() -> None:
     assert "…" == keys.ending("sk-12345678")
     assert "…9012" == keys.ending("sk-123456789012")
+
+
+def test_the_sdks_own_variable_says_where_calls_go(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://proxy.test/v1/")
+    told = Told(OK)
+    with virtual(kind, told, base_url=None) as ai:
+        ai.chat()
+
+    assert "http://proxy.test/v1/chat/completions" == str(told.requests[0].url)
+
+
+def test_a_base_url_of_ones_own_takes_keys_of_any_length(kind: str) -> None:
+    told = Told(OK)
+    with virtual(kind, told, api_key="sk-mine", base_url="http://proxy.test/v1") as ai:
+        ai.chat()
+
+    assert "Bearer sk-mine" == told.requests[0].headers["authorization"]
