@@ -380,6 +380,9 @@ def _hold_us(hold: float) -> int:
 class Limiter(_Front):
     """Grants calls to threads under all its limits together, or not at all.
 
+    Limiters of one `name` in one `store` share one state, sync and async mixed; the
+    amounts said last are in force. Without a name the state is this limiter's own.
+
     Example:
         >>> limiter = Limiter("500 requests/minute", "120k tokens/minute")
         >>> with limiter.acquire(tokens=500, timeout=30) as grant:
