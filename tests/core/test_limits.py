@@ -63,6 +63,7 @@ def any_limit(draw: st.DrawFn) -> Limit:
         return Limit(**kwargs)
     except ConfigError:
         kwargs.update(burst=None, algorithm=None, unit="tokens")
+        kwargs["amount"] = min(kwargs["amount"], units.MAX_AMOUNT)
         return Limit(**kwargs)
 
 
