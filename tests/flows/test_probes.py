@@ -205,7 +205,7 @@ def test_150_million_tokens_a_minute_are_all_usable(how: str) -> None:
 
 
 def test_no_key_over_its_limit_is_forgiven_by_others(world: World) -> None:
-    world.store._max_keys = 10
+    world.store._keys._most = 10
     calls = [Call(ask={"key": "spent"})]
     calls += [Call(at_s=1 + at, ask={"key": f"k{at}"}) for at in range(50)]
     calls += [Call(at_s=59, ask={"key": "spent", "timeout": 0})]

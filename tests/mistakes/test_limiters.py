@@ -25,6 +25,7 @@ from ratekeeper import (
     MemoryStore,
     NeverPossible,
 )
+from ratekeeper.runtime import aio
 from ratekeeper.testing import ManualClock, VirtualLoop, run_virtual
 from tests.flows.world import assert_idle
 
@@ -296,29 +297,32 @@ def _size_of(thing: object) -> int:
     )
 
 
-def test_one_place_among_a_hundred_waiters_wakes_one() -> None:
+def test_one_place_among_a_hundred_waiters_wakes_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Row 19: all waiters wake together."""
     loop = VirtualLoop()
     limiter = AsyncLimiter("1 concurrent", store=MemoryStore(clock=loop.clock))
-    store = limiter._store
-    looks = 0
-    look_again = store.look_again
+    woken: list[Waiter] = []
+    resolve = aio.TaskSeat.resolve
 
-    def counted(waiter: Waiter) -> None:
-        nonlocal looks
-        looks += 1
-        look_again(waiter)
+    def counted(seat: aio.TaskSeat, waiter: Waiter) -> None:
+        woken.append(waiter)
+        resolve(seat, waiter)
 
-    store.look_again = counted  # type: ignore[method-assign]
+    monkeypatch.setattr(aio.TaskSeat, "resolve", counted)
 
     async def main() -> None:
         holder = await limiter.acquire()
         tasks = [asyncio.ensure_future(_acquire(limiter)) for _ in range(100)]
         await asyncio.sleep(1)
+
+        assert not woken
+
         holder.settle()
         await asyncio.sleep(1)
 
-        assert 1 == looks
+        assert 1 == len(woken)
         assert 1 == sum(task.done() for task in tasks)
 
         for task in tasks:

@@ -47,7 +47,7 @@ def flood(keys: int, bound: int) -> dict[str, float]:
     return {
         "keys": keys,
         "bound": bound,
-        "kept": len(store._rows),
+        "kept": len(store._keys.kept),
         "forgiven": forgiven,
         "refused": refused,
         "rss_mb": round(peak_kb / 1024),

@@ -124,7 +124,7 @@ def test_a_name_is_forgotten_with_its_last_key_and_limiter() -> None:
     gc.collect()
 
     assert 2 >= len(store._scopes)
-    assert 2 == len(store._rows)
+    assert 2 == len(store._keys.kept)
 
 
 def test_a_name_keeps_its_state_while_no_limiter_refers_to_it() -> None:

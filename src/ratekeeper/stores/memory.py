@@ -1,8 +1,7 @@
 """The memory store: the limits of one process, its threads and its event loops.
 
 One lock guards meters and lines; under it there is only arithmetic. Waiters are told
-of their fate after it is released. Keys are bounded: the ones that hold the least are
-forgotten first, and one that is at its limit never is.
+of their fate after it is released.
 """
 
 from __future__ import annotations
@@ -24,6 +23,7 @@ from ratekeeper.core.line import State, Waiter
 from ratekeeper.core.slots import Slots
 from ratekeeper.errors import ConfigError, NeverPossible, StoreUnavailable
 from ratekeeper.runtime.clock import MonotonicClock, Steady
+from ratekeeper.stores.keys import Keys, Scope
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -31,22 +31,7 @@ if TYPE_CHECKING:
     from ratekeeper.core.meter import Meter
     from ratekeeper.core.policy import Rule
     from ratekeeper.runtime.clock import Clock
-
-Target = tuple["Scope", str]  # whose limits, and which key
-
-_LOOK = 8  # rows looked at for the one that holds least
-_LOOK_ON = 512  # rows looked at before all are taken to be at their limits
-
-
-class Scope:
-    """The limits that share a name, and their meters by key."""
-
-    __slots__ = ("__weakref__", "name", "rows", "rules")
-
-    def __init__(self, name: str, rules: Sequence[Rule]) -> None:
-        self.name = name
-        self.rules = list(rules)
-        self.rows: dict[str, tuple[Meter, ...]] = {}
+    from ratekeeper.stores.keys import Target
 
 
 class MemoryStore:
@@ -62,9 +47,10 @@ class MemoryStore:
         max_keys: int = 100_000,
         max_waiting: int = 100_000,
     ) -> None:
-        if max_keys < 1 or max_waiting < 1:
-            msg = "max_keys and max_waiting: expected at least 1"
+        if max_waiting < 1:
+            msg = "max_waiting: expected at least 1"
             raise ConfigError(msg)
+        self._keys = Keys(max_keys)
         self.clock = MonotonicClock() if clock is None else Steady(clock)
         self._now = self.clock.now_us
         # Reentrant, and `_moving` says that a line is being moved: the garbage
@@ -72,14 +58,11 @@ class MemoryStore:
         self._lock = threading.RLock()
         self._moving = False
         self._later: deque[Callable[[], None]] = deque()
-        self._max_keys = max_keys
         self._max_waiting = max_waiting
         # A scope lives while a limiter refers to it or a key of it is kept.
         self._scopes: weakref.WeakValueDictionary[str, Scope] = (
             weakref.WeakValueDictionary()
         )
-        self._rows: list[Target] = []  # a ring once it is full, gone round by the hand
-        self._hand = 0
         self._seq = itertools.count()
         self._waiting = 0
         _STORES.add(self)
@@ -135,7 +118,7 @@ class MemoryStore:
             now = self._now()
             meters = scope.rows.get(key)
             if meters is None:
-                meters = self._row(scope, key, now)
+                meters = self._keys.row(scope, key, now)
             at = 0  # counting is half the price of zip, here and in settle
             for meter in meters:
                 if meter.attention or meter.wait_us(costs[at], now):
@@ -209,12 +192,12 @@ class MemoryStore:
     def _entered(
         self, waiter: Waiter, targets: Sequence[Target], now: int
     ) -> list[Waiter]:
-        meters = [m for scope, key in targets for m in self._row(scope, key, now)]
+        meters = [m for scope, key in targets for m in self._keys.row(scope, key, now)]
         if len({id(meter) for meter in meters}) != len(meters):
             msg = "one call names the same limiter and key twice"
             raise ConfigError(msg)
         if any(key not in scope.rows for scope, key in targets):
-            raise StoreUnavailable(_FULL.format(self._max_keys))
+            raise self._keys.no_room()
         for meter, cost in zip(meters, waiter.costs, strict=True):
             if meter.never(cost):
                 raise never_possible(meter, cost)
@@ -319,76 +302,13 @@ class MemoryStore:
                 meters = tuple(rule.meter(now) for rule in scope.rules)
             return [status_of(meter, now) for meter in meters]
 
-    # Keys.
-
-    def _row(self, scope: Scope, key: str, now: int) -> tuple[Meter, ...]:
-        """Return the meters of a key, made on first sight."""
-        row = scope.rows.get(key)
-        if row is None:
-            if not isinstance(key, str):
-                msg = f"key= is a string, not {type(key).__name__}"
-                raise TypeError(msg)
-            row = tuple(rule.meter(now) for rule in scope.rules)
-            if len(self._rows) < self._max_keys:
-                self._rows.append((scope, key))
-            else:
-                self._rows[self._forget_one(now)] = scope, key
-            scope.rows[key] = row
-        return row
-
-    def _forget_one(self, now: int) -> int:
-        """Forget the key that holds least of the next few; never one at its limit.
-
-        Returns its place in the ring.
-        """
-        best, least = -1, _BINDING
-        for looked in range(1, min(_LOOK_ON, self._max_keys) + 1):
-            at = self._hand
-            self._hand = (at + 1) % self._max_keys
-            scope, key = self._rows[at]
-            row = scope.rows.get(key)
-            held = 0.0 if row is None else _held(row, now)
-            if held < least:
-                best, least = at, held
-            if least == 0.0 or (looked >= _LOOK and best >= 0):
-                break
-        if best < 0:
-            raise StoreUnavailable(_FULL.format(self._max_keys))
-        scope, key = self._rows[best]
-        scope.rows.pop(key, None)
-        return best
-
     def _start_anew(self) -> bool:
         """Begin empty in a forked child; says whether there was anything."""
         self._lock = threading.RLock()
         self._moving = False
         self._later.clear()
-        used = bool(self._rows)
-        for scope, _ in self._rows:
-            scope.rows.clear()
-        self._rows.clear()
-        self._hand = 0
         self._waiting = 0
-        return used
-
-
-_FULL = (
-    "the store holds {} keys and those looked at are all at their limits: "
-    "raise max_keys"
-)
-_BINDING = 2.0  # above any share of a limit
-
-
-def _held(row: Sequence[Meter], now: int) -> float:
-    """Return the largest share of a limit in use, or `_BINDING` for a key at one."""
-    most = 0.0
-    for meter in row:
-        if meter.is_binding(now):
-            return _BINDING
-        used = meter.used(now)
-        if used:
-            most = max(most, used / (used + meter.remaining(now)))
-    return most
+        return self._keys.clear()
 
 
 # The steps of the line, each under the lock; they return whom to tell.
