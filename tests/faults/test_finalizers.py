@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ratekeeper import Grant, Limiter, MemoryStore
+from ratekeeper import Grant, Limiter, MemoryStore, StoreUnavailable
 from tests.flows.world import assert_idle
 
 if TYPE_CHECKING:
@@ -92,3 +92,47 @@ def test_what_came_meanwhile_is_done_even_where_the_step_failed() -> None:
         store._move(step)
 
     assert limiter.try_acquire()
+
+
+def test_a_finalizer_that_asks_for_a_grant_meanwhile_is_refused() -> None:
+    """It cannot be answered before the step is over, and must not wait for that."""
+    limiter = Limiter("1 concurrent", "10 rpm")
+    limiter.acquire()
+    store = limiter._store
+
+    def step(now: int) -> list[Any]:
+        del now
+        with pytest.raises(StoreUnavailable, match="finalizer"):
+            limiter.acquire()
+        with pytest.raises(StoreUnavailable, match="finalizer"):
+            limiter.try_acquire()
+        return []
+
+    store._move(step)
+
+    assert 1 == limiter.status()["10 requests/minute"].used
+    assert_idle(store)
+
+
+def test_all_ways_to_end_a_grant_may_come_while_the_line_is_being_moved() -> None:
+    limiter = Limiter("5 concurrent", "10 rpm")
+    store = limiter._store
+    ended = [limiter.acquire() for _ in range(4)]
+
+    def step(now: int) -> list[Any]:
+        del now
+        first, second, third, fourth = ended
+        first.cancel()
+        second.release()
+        third.refused(0.0)
+        fourth.settle(requests=0)
+
+        assert 4 == len(store._keys.kept[0][0].rows[""][0]._expiries)  # type: ignore[attr-defined]
+
+        return []
+
+    store._move(step)
+
+    assert 0 == limiter.status()["5 concurrent"].used
+    assert 2 == limiter.status()["10 requests/minute"].used
+    assert not store._later

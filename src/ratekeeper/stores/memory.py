@@ -185,6 +185,10 @@ class MemoryStore:
         Raises `NeverPossible` for a call no wait would let through.
         """
         self._move(self._entered, waiter, targets)
+        if not waiter.meters:
+            waiter.state = State.LEFT
+            msg = "a finalizer asked for a grant while this thread was giving one"
+            raise StoreUnavailable(msg)
         if waiter.state is State.LEFT:
             msg = f"{self._max_waiting} calls are waiting already (max_waiting)"
             raise StoreUnavailable(msg)
@@ -192,6 +196,8 @@ class MemoryStore:
     def _entered(
         self, waiter: Waiter, targets: Sequence[Target], now: int
     ) -> list[Waiter]:
+        if waiter.state is State.LEFT:  # it was put off, and told so
+            return []
         meters = [m for scope, key in targets for m in self._keys.row(scope, key, now)]
         if len({id(meter) for meter in meters}) != len(meters):
             msg = "one call names the same limiter and key twice"
@@ -238,6 +244,10 @@ class MemoryStore:
 
         An owner that is gone (its loop closed, its thread ended) leaves the line.
         """
+        with self._lock:
+            if self._moving:  # by this very thread, which will see to it afterwards
+                self._later.append(partial(self._move, step, *args))
+                return
         try:
             told = self._perform(step, *args)
             for waiter in told:  # it grows by those whom the gone let through
@@ -253,9 +263,6 @@ class MemoryStore:
 
     def _perform(self, step: Callable[..., list[Waiter]], *args: Any) -> list[Waiter]:
         with self._lock:
-            if self._moving:
-                self._later.append(partial(self._move, step, *args))
-                return []
             self._moving = True
             try:
                 told = step(*args, self._now())
