@@ -16,7 +16,7 @@ from ratekeeper.client.call import Held, Open, Read, Send, TooLarge
 from ratekeeper.client.stream import AsyncStream, Stream
 from ratekeeper.client.terms import TURN
 from ratekeeper.core.effects import Sleep
-from ratekeeper.runtime import sync
+from ratekeeper.runtime import aio, sync
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Generator
@@ -99,17 +99,7 @@ def _check(turn: Turn, size: int) -> None:
 
 def run(plan: Generator[Effect, Any, Any], http: httpx2.Client, desk: Desk) -> Any:
     """Run a plan to its result on the calling thread."""
-    try:
-        effect = next(plan)
-        while True:
-            try:
-                result = _perform(effect, http, desk)
-            except BaseException as error:  # noqa: BLE001 - the plan decides
-                effect = plan.throw(error)
-            else:
-                effect = plan.send(result)
-    except StopIteration as stop:
-        return stop.value
+    return sync.drive(plan, lambda effect: _perform(effect, http, desk))
 
 
 def _perform(effect: Effect, http: httpx2.Client, desk: Desk) -> Any:
@@ -140,17 +130,7 @@ def _read(answer: httpx2.Response, turn: Turn) -> bytes:
 
 async def run_async(plan: Generator[Effect, Any, Any], http: httpx2.AsyncClient) -> Any:
     """Run a plan to its result in the running task."""
-    try:
-        effect = next(plan)
-        while True:
-            try:
-                result = await _perform_async(effect, http)
-            except BaseException as error:  # noqa: BLE001 - the plan decides
-                effect = plan.throw(error)
-            else:
-                effect = plan.send(result)
-    except StopIteration as stop:
-        return stop.value
+    return await aio.drive(plan, lambda effect: _perform_async(effect, http))
 
 
 async def _perform_async(effect: Effect, http: httpx2.AsyncClient) -> Any:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ratekeeper.client.attempt import Attempt
 from ratekeeper.errors import RatekeeperError
+from ratekeeper.runtime import aio, sync
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
@@ -190,17 +191,7 @@ def run(
     plan: Generator[Effect, Any, Any], limiter: Limiter, send: Callable[[], Any]
 ) -> Any:
     """Run a plan on the calling thread."""
-    try:
-        effect = next(plan)
-        while True:
-            try:
-                result = _perform(effect, limiter, send)
-            except BaseException as error:  # noqa: BLE001 - the plan cleans up
-                effect = plan.throw(error)
-            else:
-                effect = plan.send(result)
-    except StopIteration as stop:
-        return stop.value
+    return sync.drive(plan, lambda effect: _perform(effect, limiter, send))
 
 
 async def run_async(
@@ -209,17 +200,7 @@ async def run_async(
     send: Callable[[], Awaitable[Any]],
 ) -> Any:
     """Run a plan in the running task."""
-    try:
-        effect = next(plan)
-        while True:
-            try:
-                result = await _perform_async(effect, limiter, send)
-            except BaseException as error:  # noqa: BLE001 - the plan cleans up
-                effect = plan.throw(error)
-            else:
-                effect = plan.send(result)
-    except StopIteration as stop:
-        return stop.value
+    return await aio.drive(plan, lambda effect: _perform_async(effect, limiter, send))
 
 
 def _perform(effect: Effect, limiter: Limiter, send: Callable[[], Any]) -> Any:

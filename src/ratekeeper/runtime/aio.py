@@ -15,7 +15,7 @@ from ratekeeper.core.effects import Enter, Leave, LookAgain, Park
 from ratekeeper.core.line import State
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from ratekeeper.core.effects import Effect, Plan
     from ratekeeper.core.line import Waiter
@@ -212,19 +212,24 @@ def keep(holder: Holder, hold_us: int) -> Renewals:
     return renewals
 
 
-async def run(plan: Plan, desk: Desk, targets: Sequence[Any] = ()) -> Any:
-    """Run a plan to its result in the running task."""
+async def drive(plan: Plan, perform: Callable[[Any], Awaitable[Any]]) -> Any:
+    """Run a plan to its result in the running task; `perform` does what it asks."""
     try:
         effect = next(plan)
         while True:
             try:
-                await _perform(effect, desk, targets)
+                result = await perform(effect)
             except BaseException as error:  # noqa: BLE001 - the plan cleans up
                 effect = plan.throw(error)
             else:
-                effect = plan.send(None)
+                effect = plan.send(result)
     except StopIteration as stop:
         return stop.value
+
+
+async def run(plan: Plan, desk: Desk, targets: Sequence[Any] = ()) -> Any:
+    """Run a plan of the line in the running task."""
+    return await drive(plan, lambda effect: _perform(effect, desk, targets))
 
 
 async def _perform(effect: Effect, desk: Desk, targets: Sequence[Any]) -> None:

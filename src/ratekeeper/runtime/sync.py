@@ -9,7 +9,7 @@ from ratekeeper.core.effects import Enter, Leave, LookAgain, Park
 from ratekeeper.core.line import State
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from ratekeeper.core.effects import Effect, Plan
     from ratekeeper.core.line import Waiter
@@ -39,19 +39,24 @@ class ThreadSeat:
         self._desk.clock.wait(self._lock, max(0, left_us))
 
 
-def run(plan: Plan, desk: Desk, targets: Sequence[Any] = ()) -> Any:
-    """Run a plan to its result on the calling thread."""
+def drive(plan: Plan, perform: Callable[[Any], Any]) -> Any:
+    """Run a plan to its result on the calling thread; `perform` does what it asks."""
     try:
         effect = next(plan)
         while True:
             try:
-                _perform(effect, desk, targets)
+                result = perform(effect)
             except BaseException as error:  # noqa: BLE001 - the plan cleans up
                 effect = plan.throw(error)
             else:
-                effect = plan.send(None)
+                effect = plan.send(result)
     except StopIteration as stop:
         return stop.value
+
+
+def run(plan: Plan, desk: Desk, targets: Sequence[Any] = ()) -> Any:
+    """Run a plan of the line on the calling thread."""
+    return drive(plan, lambda effect: _perform(effect, desk, targets))
 
 
 def _perform(effect: Effect, desk: Desk, targets: Sequence[Any]) -> None:
