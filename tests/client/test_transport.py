@@ -869,3 +869,17 @@ def test_a_listener_of_the_callers_hears_every_event_still() -> None:
         assert any("send_request_headers" in name for name in heard)
         assert any("receive_response_body" in name for name in heard)
         assert listener["trace"] is response.request.extensions["trace"]
+
+
+@pytest.mark.parametrize(
+    ("path", "shape"), [("/v1/chat/completions", None), ("/v1/messages", "error")]
+)
+def test_a_refusal_speaks_as_the_path_that_was_asked(path: str, shape: str) -> None:
+    limiter = Limiter("1 rpm")
+    limiter.try_acquire()
+    never = httpx2.MockTransport(lambda _: httpx2.Response(200))
+    transport = LimitedTransport(limiter, provider="openai", wrap=never)
+    with httpx2.Client(transport=transport, timeout=0.1) as client:
+        answer = client.post(f"http://llm.test{path}", json={"messages": []})
+
+    assert (429, shape) == (answer.status_code, answer.json().get("type"))

@@ -90,7 +90,10 @@ def refusal(
     wait_us = None
     if isinstance(error, LimitExceeded):
         wait_us = micros(error.retry_after_s)
-    status, headers, body = provider.refusal(str(error), retry_after_us=wait_us)
+    facts = provider.read_request(request.method, request.url.path, b"")
+    status, headers, body = provider.refusal(
+        str(error), retry_after_us=wait_us, endpoint=facts.endpoint
+    )
     kind = Kind.THROTTLED if wait_us is not None else Kind.IMPOSSIBLE
     verdict = Verdict(kind=kind, retry=False, retry_after_us=wait_us)
     return library.Response(
