@@ -20,8 +20,8 @@ from typing import Any
 
 from benchmarks import contestants, memory, peers
 
-ROUNDS = 9
-ROUND_S = 0.08  # for each contestant
+ROUNDS = 11
+ROUND_S = 0.12  # for each contestant
 TASKS, THREADS = 1_000, 8
 TIMES_FLOOR = 8.0
 SHAPES = ("1 thread", "8 threads", "1 task", "1,000 tasks")
