@@ -15,13 +15,13 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 HOME = ROOT / ".venv-peers"
 PYTHON = HOME / "bin" / "python"
 LOCK = ROOT / "requirements" / "peers.txt"
-NAMES = ROOT / "requirements" / "peers.in"
 STAMP = HOME / "peers.stamp"
 NEWEST, OLDEST = 20, 12  # minor versions of Python 3 looked for
 
@@ -66,19 +66,17 @@ def _is_fit(path: str) -> bool:
 
 
 def _one_by_one() -> None:
-    """Install each peer by itself, so that one that fails does not keep out the rest.
+    """Install each entry of the lock by itself, so that one keeps out no other.
 
-    The lock then constrains, and gives the hashes.
+    A peer that then lacks something is named by the benchmark that cannot import it.
     """
-    asked = (line.partition("#")[0].strip() for line in NAMES.read_text().splitlines())
-    for peer in ["ratekeeper's own", *filter(None, asked)]:
-        lock = ROOT / "requirements" / "run.txt"
-        words = ["--require-hashes", "--requirement", str(lock)]
-        if peer != "ratekeeper's own":
-            bare = re.sub(r"[<>=,!].*?(;|$)", r"\1", peer)
-            words = ["--constraint", str(LOCK), bare]
-        if not _pip(*words):
-            print(f"NOT INSTALLED: {peer}", flush=True)
+    entries = re.split(r"\n(?=\S)", LOCK.read_text().strip())
+    with tempfile.TemporaryDirectory() as folder:
+        one = Path(folder) / "one.txt"
+        for entry in entries:
+            one.write_text(entry + "\n")
+            if not _pip("--require-hashes", "--no-deps", "--requirement", str(one)):
+                print(f"NOT INSTALLED: {entry.split(' ')[0]}", flush=True)
 
 
 def _pip(*words: str) -> bool:
