@@ -173,7 +173,7 @@ def test_a_bad_limit_points_at_the_word_and_exits_2() -> None:
         (("openai", "--enforce", "hope"), "--enforce"),
         (("openai", "--tier", "gold", "--model", "gpt-4"), "gold"),
         (("openai", "--model", "gpt-4"), "--tier"),
-        (("openai", "--tier", "free", "--limit", "5 rpm"), "either --limit"),
+        (("openai", "--tier", "free", "--limit", "5 rpm"), "one of --limit"),
         ((), "PROVIDER"),
     ],
 )
