@@ -136,3 +136,28 @@ def test_all_ways_to_end_a_grant_may_come_while_the_line_is_being_moved() -> Non
     assert 0 == limiter.status()["5 concurrent"].used
     assert 2 == limiter.status()["10 requests/minute"].used
     assert not store._later
+
+
+@pytest.mark.parametrize("ending", ["cancel", "release"])
+def test_a_crowd_may_be_forgotten_at_once_while_others_wait(ending: str) -> None:
+    """What comes meanwhile is done one after the other, never one inside the other."""
+    limiter = Limiter("2000 concurrent")
+    store = limiter._store
+    ended = [limiter.acquire() for _ in range(2_000)]
+    waiter = threading.Thread(target=lambda: limiter.acquire().release())
+    waiter.start()
+    while store._waiting == 0:
+        pass
+
+    def step(now: int) -> list[Any]:
+        del now
+        for grant in ended:
+            getattr(grant, ending)()
+        return []
+
+    store._move(step)
+    waiter.join(5)
+
+    assert not waiter.is_alive()
+    assert 0 == limiter.status()["2000 concurrent"].used
+    assert_idle(store)

@@ -6,14 +6,12 @@ of their fate after it is released.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import os
 import threading
 import warnings
 import weakref
 from collections import deque
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ratekeeper.core import line, units
@@ -32,6 +30,8 @@ if TYPE_CHECKING:
     from ratekeeper.core.policy import Rule
     from ratekeeper.runtime.clock import Clock
     from ratekeeper.stores.keys import Target
+
+    Step = Callable[..., list[Waiter]]  # its last argument is the time
 
 
 class MemoryStore:
@@ -57,7 +57,7 @@ class MemoryStore:
         # collector may close a forgotten stream, and settle its grant, anywhere.
         self._lock = threading.RLock()
         self._moving = False
-        self._later: deque[Callable[[], None]] = deque()
+        self._later: deque[tuple[Step, tuple[Any, ...]]] = deque()
         self._max_waiting = max_waiting
         # A scope lives while a limiter refers to it or a key of it is kept.
         self._scopes: weakref.WeakValueDictionary[str, Scope] = (
@@ -142,26 +142,10 @@ class MemoryStore:
         Slots are given back. Amounts that `actual` does not name stay as they are.
         """
         with self._lock:
-            if self._moving:
-                again = partial(self.settle, meters, costs, taken_us, actual)
-                self._later.append(again)
+            if self._moving:  # by this very thread, which will see to it afterwards
+                self._later.append((_settled, (meters, costs, taken_us, actual)))
                 return
-            now = self._now()
-            freed = False
-            at = 0
-            for meter in meters:
-                unit = meter.unit
-                if unit in actual:
-                    delta = actual[unit] - costs[at]
-                    if delta > 0:
-                        meter.charge(delta, now)
-                    elif delta and meter.refunds:
-                        meter.back(-delta, taken_us, now)
-                        freed = freed or meter.attention
-                elif unit == CONCURRENT:
-                    meter.back(costs[at], taken_us, now)
-                    freed = freed or meter.attention
-                at += 1
+            freed = _trued_up(meters, costs, taken_us, actual, self._now())
         if freed:
             self._move(_advanced, meters)
 
@@ -239,29 +223,35 @@ class MemoryStore:
         self._count([waiter])
         return told
 
-    def _move(self, step: Callable[..., list[Waiter]], *args: Any) -> None:
+    def _move(self, step: Step, *args: Any) -> None:
         """Change lines under the lock, then wake whose fate changed, outside it.
 
         An owner that is gone (its loop closed, its thread ended) leaves the line.
         """
         with self._lock:
             if self._moving:  # by this very thread, which will see to it afterwards
-                self._later.append(partial(self._move, step, *args))
+                self._later.append((step, args))
                 return
         try:
-            told = self._perform(step, *args)
-            for waiter in told:  # it grows by those whom the gone let through
-                seat = waiter.seat
-                if waiter.state is State.LEFT or seat is None:
-                    continue
-                if not seat.wake(waiter):
-                    told += self._perform(self._left, waiter)
+            self._make(step, args)
         finally:
             while self._later:
-                with contextlib.suppress(IndexError):  # another thread was quicker
-                    self._later.popleft()()
+                try:
+                    step, args = self._later.popleft()
+                except IndexError:  # another thread was quicker
+                    break
+                self._make(step, args)
 
-    def _perform(self, step: Callable[..., list[Waiter]], *args: Any) -> list[Waiter]:
+    def _make(self, step: Step, args: tuple[Any, ...]) -> None:
+        told = self._perform(step, *args)
+        for waiter in told:  # it grows by those whom the gone let through
+            seat = waiter.seat
+            if waiter.state is State.LEFT or seat is None:
+                continue
+            if not seat.wake(waiter):
+                told += self._perform(self._left, waiter)
+
+    def _perform(self, step: Step, *args: Any) -> list[Waiter]:
         with self._lock:
             self._moving = True
             try:
@@ -319,6 +309,36 @@ class MemoryStore:
 
 
 # The steps of the line, each under the lock; they return whom to tell.
+
+
+def _settled(meters: Sequence[Meter], *terms: Any) -> list[Waiter]:
+    return _advanced(meters, terms[-1]) if _trued_up(meters, *terms) else []
+
+
+def _trued_up(
+    meters: Sequence[Meter],
+    costs: Sequence[int],
+    taken_us: int,
+    actual: Mapping[str, int],
+    now: int,
+) -> bool:
+    """Refund and charge; says whether that may let somebody through."""
+    freed = False
+    at = 0
+    for meter in meters:
+        unit = meter.unit
+        if unit in actual:
+            delta = actual[unit] - costs[at]
+            if delta > 0:
+                meter.charge(delta, now)
+            elif delta and meter.refunds:
+                meter.back(-delta, taken_us, now)
+                freed = freed or meter.attention
+        elif unit == CONCURRENT:
+            meter.back(costs[at], taken_us, now)
+            freed = freed or meter.attention
+        at += 1
+    return freed
 
 
 def _advanced(meters: Sequence[Meter], now: int) -> list[Waiter]:
