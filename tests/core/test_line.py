@@ -326,6 +326,38 @@ def test_a_deadline_that_cannot_be_met_is_refused_at_once_with_the_wait() -> Non
     assert START + MINUTE == in_time.granted_us
 
 
+def test_a_deadline_is_not_lost_to_those_who_came_later_and_are_risen_above() -> None:
+    room = Room("60 requests/minute using leaky-bucket")
+    room.enter(Waiter([1]))
+    batch = room.enter(Waiter([1], priority=Priority.BATCH, timeout_us=MINUTE))
+    room.run(START + SECOND // 2)
+    for _ in range(100):
+        room.enter(Waiter([1]))
+    room.run()
+
+    assert State.GRANTED is batch.state
+    assert batch.granted_us == START + 30 * SECOND
+
+
+def test_a_deadline_is_lost_to_those_who_came_earlier_and_rise_as_well() -> None:
+    room = Room("60 requests/minute using leaky-bucket")
+    room.enter(Waiter([1]))
+    for priority in (Priority.NORMAL, Priority.BATCH):
+        for _ in range(20):
+            room.enter(Waiter([1], priority=priority))
+    batch = Waiter([1], priority=Priority.BATCH, timeout_us=41 * SECOND)
+    late = Waiter([1], priority=Priority.BATCH, timeout_us=41 * SECOND - 1)
+    room.enter(late)
+    room.enter(batch)
+
+    assert State.REFUSED is late.state
+    assert State.WAITING is batch.state
+
+    room.run()
+
+    assert batch.granted_us == START + 41 * SECOND
+
+
 def test_a_deadline_in_a_line_for_slots_is_refused_when_it_comes() -> None:
     room = Room("1 concurrent")
     room.enter(Waiter([15 * MINUTE]))

@@ -169,8 +169,20 @@ def _is_lost(waiter: Waiter, lacking: list[tuple[Meter, int]], now: int) -> bool
         return True
     if waiter.deadline_us is None:
         return any(meter.limit.is_money and wait > _PATIENCE for meter, wait in lacking)
-    sure = max((wait for meter, wait in lacking if meter.exact), default=0)
+    exact = [(meter, wait) for meter, wait in lacking if meter.exact]
+    sure = max((wait for _, wait in exact), default=0)
+    if now < waiter.deadline_us < now + sure and waiter.rises_by(
+        waiter.deadline_us, now
+    ):
+        sure = max(_risen_us(waiter, meter, now) for meter, _ in exact)
     return now >= waiter.deadline_us or now + sure > waiter.deadline_us
+
+
+def _risen_us(waiter: Waiter, meter: Meter, now: int) -> int:
+    """Return the least wait of a call that may rise above whoever came later."""
+    cost = waiter.cost_of(meter)
+    ahead = 0 if meter.line is None else meter.line.stay_ahead(waiter, now)
+    return max(meter.delay_us(cost, now), meter.behind_us(ahead, cost, now))
 
 
 _PATIENCE = MINUTE  # nobody waits longer than this for money unless told to

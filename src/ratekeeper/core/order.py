@@ -165,10 +165,15 @@ class _Tier:
         """Say whether a waiter, in the line or not, goes before the first here."""
         return (self._served(waiter), waiter.seq) < self.order[0][:2]
 
+    def earlier(self, waiter: Waiter) -> int:
+        """Return the cost of those of a waiter's flow here who came before it."""
+        flow = self._flow_of(waiter) if self._has(waiter) else None
+        return flow.before(waiter) if flow else 0
+
     def before(self, waiter: Waiter) -> int:
         """Return the least cost that is served here before a waiter."""
         own = self._flow_of(waiter) if self._has(waiter) else None
-        before = own.before(waiter) if own else 0
+        before = self.earlier(waiter)
         if waiter.again:
             return before
         # Its turn comes when the service of its flow has come this far; by then each
@@ -259,6 +264,14 @@ class Line:
         if rank < len(self._tiers):
             before += self._tiers[rank].before(waiter)
         return before
+
+    def stay_ahead(self, waiter: Waiter, now: int) -> int:
+        """Return the cost of those who are served before `waiter` even if it rises.
+
+        They came earlier, in its flow and its class or one above: they rise as well.
+        """
+        self._rise(now)
+        return sum(tier.earlier(waiter) for tier in self._tiers[: waiter.rank(now) + 1])
 
     def _put(self, waiter: Waiter, cost: int, rank: int) -> None:
         self._tiers[rank].add(waiter, cost)

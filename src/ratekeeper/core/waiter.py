@@ -127,3 +127,8 @@ class Waiter:
     def rises_us(self, rank: int) -> int:
         """Return when it leaves a class for the one above."""
         return self.arrived_us + (self.priority - rank + 1) * RISE
+
+    def rises_by(self, until_us: int, now: int) -> bool:
+        """Say whether it is to rise another class until then."""
+        rank = self.rank(now)
+        return rank > 0 and self.rises_us(rank) <= until_us
