@@ -22,6 +22,7 @@ _log = logging.getLogger("ratekeeper")
 
 _FROM_ENVIRONMENT = "env:"  # the same word as in a configuration file
 _SHOWN = 4  # characters of a key that may be shown
+_LONGEST = 4096  # tokens of identity providers have some 3,000 characters
 _SHORTEST_SHOWN = 12  # of a shorter key nothing is shown: four would be too much
 
 _PLACEHOLDER = re.compile(
@@ -97,6 +98,8 @@ def find_key(
 
 def malformed(provider: Provider, value: str) -> str:
     """Say why a string cannot be a key of this provider, "" where it may be one."""
+    if len(value) > _LONGEST:
+        return f"holds {len(value)} characters, and that is longer than any key"
     if value[0] in "\"'" and value[-1] == value[0]:
         return "has quotation marks around the key: take them away"
     if not value.isascii() or not value.isprintable() or " " in value:

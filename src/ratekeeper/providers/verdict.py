@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 LARGEST_ERROR = 64 * 1024  # bytes of an error body that are read
 _LONGEST_TEXT = 4096
+_LONGEST_CODE = 128  # patterns look at each place in it: the longest seen has 48
 
 IN_STREAM = 200  # the status under which an error inside a stream is looked up
 
@@ -197,7 +198,9 @@ def facts_of(error: Json) -> ErrorFacts:
     said = (error.get("code"), error.get("type"), details.get("error_code"))
     message = error.get("message", error.get("detail"))
     return ErrorFacts(
-        codes=tuple(str(one) for one in said if isinstance(one, str | int)),
+        codes=tuple(
+            str(one)[:_LONGEST_CODE] for one in said if isinstance(one, str | int)
+        ),
         type=shapes.text(error, "type"),
         text=message[:_LONGEST_TEXT] if isinstance(message, str) else "",
     )

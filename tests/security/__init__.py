@@ -1,0 +1,1 @@
+"""Attacks: what a hostile server, input or environment may try."""
