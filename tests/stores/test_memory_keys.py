@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import threading
 import time
 
 import pytest
@@ -106,6 +107,33 @@ def test_a_key_that_waits_is_not_forgotten() -> None:
     clock.run(wait, flood)
 
     assert 6 == limiter.status("patient")["10 tokens/minute"].used
+
+
+def test_a_key_that_a_waiter_will_need_is_not_forgotten() -> None:
+    """It waits for another limit, and finds this one as everybody else does."""
+    clock = ManualClock()
+    store = MemoryStore(clock=clock, max_keys=3)
+    account = Limiter("1 rpm", store=store)
+    team = Limiter("1 concurrent", store=store)
+    account.acquire()
+    grants: list[Grant] = []
+    waiter = threading.Thread(
+        target=lambda: grants.append(account.acquire(also=[(team, "red")]))
+    )
+    waiter.start()
+    while not account.status()["1 requests/minute"].waiting:
+        pass
+    for at in range(9):
+        team.acquire(key=f"flood-{at}").release()
+    clock.advance(60)
+    waiter.join(5)
+
+    assert 1 == len(grants)
+    assert not team.try_acquire(key="red")
+
+    grants[0].release()
+
+    assert team.try_acquire(key="red")
 
 
 def test_keys_of_one_call_do_not_push_each_other_out() -> None:

@@ -24,6 +24,7 @@ class Meter:
 
     __slots__ = (
         "attention",
+        "awaited",
         "charged",
         "cold_until_us",
         "guard_us",
@@ -43,6 +44,7 @@ class Meter:
         self.refunds = True
         self.text = str(limit)
         self.line: Line | None = None
+        self.awaited = 0  # calls that wait, in this line or another, and will need it
         self.pace: Meter | None = None
         self.paused_until_us = 0
         self.cold_until_us = 0
@@ -172,6 +174,7 @@ class Meter:
         """Say whether forgetting this meter would forgive a key over its limit."""
         return (
             self.line is not None
+            or self.awaited > 0
             or self.paused_until_us > now
             or self.used(now) >= self.limit.amount
         )

@@ -198,6 +198,8 @@ class MemoryStore:
             if self._waiting < self._max_waiting:
                 waiter.stood = True
                 self._waiting += 1
+                for meter in meters:
+                    meter.awaited += 1
             else:
                 told += line.withdraw(waiter, now)
         for meter in meters:
@@ -267,6 +269,8 @@ class MemoryStore:
             if waiter.stood and waiter.state is not State.WAITING:
                 waiter.stood = False
                 self._waiting -= 1
+                for meter in waiter.meters:
+                    meter.awaited -= 1
 
     # What providers say.
 
