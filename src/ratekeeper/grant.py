@@ -162,7 +162,7 @@ class Grant:
                     costs[at] = until_us - self._taken_us
                     held = True
         self._costs = costs
-        if not self._open:  # settled by another thread meanwhile
+        if held and not self._open:  # settled by another thread meanwhile
             self._store.settle(self._meters, costs, self._taken_us, {})
         return held
 

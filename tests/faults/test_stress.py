@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import queue
 import random
 import sys
 import threading
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ratekeeper import AsyncLimiter, Limiter, LimitExceeded, MemoryStore
+from ratekeeper import AsyncLimiter, Grant, Limiter, LimitExceeded, MemoryStore
 from tests.flows.world import assert_idle
 
 if TYPE_CHECKING:
@@ -114,3 +115,43 @@ def test_threads_and_loops_at_random_never_pass_the_limit_and_leave_no_trace() -
     assert room.served > 100
     assert 0 == sync.status()["5 concurrent"].used
     assert_idle(store)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("_hurried")
+def test_slots_are_renewed_while_other_threads_give_theirs_back() -> None:
+    """The timer goes over the open grants of its loop as they come and go."""
+    limiter = AsyncLimiter("1M concurrent")
+    done: queue.SimpleQueue[Grant | None] = queue.SimpleQueue()
+    faults: list[dict[str, object]] = []
+
+    def give_back() -> None:
+        while (grant := done.get()) is not None:
+            grant.release()
+
+    async def main() -> int:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, fault: faults.append(fault))
+        kept = await limiter.acquire(hold=0.5)
+        until = loop.time() + LASTS_S
+        while loop.time() < until and not faults:
+            for _ in range(50):
+                done.put(await limiter.acquire(hold=0.002))
+            await asyncio.sleep(0)
+        still = (await limiter.status())["1M concurrent"].used
+        kept.release()
+        return int(still)
+
+    threads = [threading.Thread(target=give_back) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    try:
+        still = asyncio.run(main())
+    finally:
+        for _ in threads:
+            done.put(None)
+        for thread in threads:
+            thread.join(15)
+
+    assert [] == faults
+    assert still >= 1

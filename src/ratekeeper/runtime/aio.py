@@ -6,6 +6,7 @@ The timer moves the line on itself, so a task wakes once: when its fate is decid
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import heapq
 import itertools
 import weakref
@@ -181,17 +182,23 @@ class Renewals:
         if loop is None:  # pragma: no cover - it is running this callback
             return
         now = loop.time()
-        while (first := next(iter(self._holders), None)) is not None:
-            when = self._holders.get(first, 0.0)
+        while (first := self._first()) is not None:
+            when = self._holders.get(first, now)
             if when > now + _EARLY_S:
                 loop.call_at(when, self._fire)
                 return
-            self._holders.pop(first, None)
+            if self._holders.pop(first, None) is None:
+                continue  # given back by another thread just now
             holder = first()
             if holder is not None and holder.hold_again(self._hold_us):
                 self._holders[first] = now + self._hold_us / 2e6
         self._armed = False
         _RENEWALS.get(loop, {}).pop(self._hold_us, None)
+
+    def _first(self) -> weakref.ref[Holder] | None:
+        while True:
+            with contextlib.suppress(RuntimeError):  # changed by another thread
+                return next(iter(self._holders), None)
 
 
 _RENEWALS: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[int, Renewals]] = (
