@@ -11,6 +11,7 @@ import dataclasses
 import json
 import os
 import random
+import re
 import threading
 import urllib.parse
 from collections.abc import Mapping
@@ -47,6 +48,7 @@ TIMEOUT_S = 600.0  # of a whole call, as the official SDKs wait
 _LONGEST_S = 31 * 24 * 3600.0
 _CAP_US = 20 * units.SECOND  # of the back-off, unless its base is longer
 _CHAT = "/chat/completions"
+_TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~\-]+", re.ASCII)  # RFC 9110, 5.6.2
 
 
 class Unset:
@@ -117,7 +119,7 @@ class Front:
             priority=_priority(priority),
             resend_lost=resend_lost,
         )
-        self._connect(transport, _proxy(proxy), verify)
+        self._connect(transport, proxy, verify)
 
     def _connect(
         self,
@@ -153,6 +155,9 @@ class Front:
         timeout_us = self._timeout_us
         if not isinstance(timeout, Unset):
             timeout_us = _duration_us("timeout", timeout, may_be_none=True)
+        if not isinstance(method, str) or not _TOKEN.fullmatch(method):
+            msg = f"method={str(method)[:40]!r}: expected a method of HTTP, as GET"
+            raise ConfigError(msg)
         content = None if isinstance(body, Unset) else _encoded(body)
         return Call(
             method=method.upper(),
@@ -253,11 +258,15 @@ def _own_headers(given: Mapping[str, str] | None) -> dict[str, str]:
         if (
             not isinstance(name, str)
             or not isinstance(value, str)
-            or not name.isascii()
+            or not _TOKEN.fullmatch(name)
             or not value.isascii()
-            or not f"{name}{value}".isprintable()
+            or not value.isprintable()
+            or value != value.strip()
         ):
-            msg = f"the header {str(name)[:40]!r}: names and values are printable ASCII"
+            msg = (
+                f"the header {str(name)[:40]!r}: names are tokens, and values printable "
+                "ASCII without a space at either end"
+            )
             raise ConfigError(msg)
         fields[name.lower()] = value
     return fields
@@ -277,14 +286,14 @@ def _url(base_url: str, path: str, params: Mapping[str, Any] | None) -> str:
         msg = f"path={str(path)[:40]!r}: expected a path below {base_url}, as /models"
         raise ConfigError(msg)
     url = f"{base_url}/{path.lstrip('/')}"
-    if params:
-        query = urllib.parse.urlencode(params, doseq=True)
-        url += ("&" if "?" in url else "?") + query
     try:
+        if params:
+            query = urllib.parse.urlencode(params, doseq=True)
+            url += ("&" if "?" in url else "?") + query
         httpx2.URL(url)
-    except httpx2.InvalidURL as error:
+    except (httpx2.InvalidURL, UnicodeError):
         msg = "the path or its parameters hold what no URL may hold"
-        raise ConfigError(msg) from error
+        raise ConfigError(msg) from None
     return url
 
 
@@ -299,26 +308,11 @@ def _encoded(body: object) -> bytes:
         raise ConfigError(msg) from error
 
 
-def _proxy(value: str | None) -> str | None:
-    """Check a proxy's URL; the message never repeats it: it may hold a password."""
-    if value is None:
-        return None
-    try:
-        httpx2.Proxy(value)
-        parts = urllib.parse.urlsplit(value)
-        if not parts.hostname or parts.port == 0:  # `port` checks itself
-            raise ValueError
-    except (TypeError, ValueError, httpx2.InvalidURL) as error:
-        msg = "proxy= is a URL such as http://user:password@proxy.example:3128"
-        raise ConfigError(msg) from error
-    return value
-
-
-def host_of(proxy: str | httpx2.URL | None) -> str:
+def host_of(proxy: str | httpx2.Proxy | None) -> str:
     """Return a proxy's host and port, without its password."""
     if proxy is None:
         return ""
-    url = httpx2.URL(proxy)
+    url = proxy.url if isinstance(proxy, httpx2.Proxy) else httpx2.URL(proxy)
     return url.host if url.port is None else f"{url.host}:{url.port}"
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+import urllib.parse
 import urllib.request
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -150,12 +151,27 @@ def routes(
     if own:
         return limited(), {}
     if proxy is not None:
-        return limited(proxy=proxy, verify=verify), {}
+        return limited(proxy=read_proxy("proxy=", proxy), verify=verify), {}
     mounts: dict[str, _Transport | None] = {
         pattern: None if url is None else limited(proxy=url, verify=verify)
         for pattern, url in environment_proxies().items()
     }
     return limited(verify=verify), mounts
+
+
+def read_proxy(name: str, value: Any) -> Any:
+    """Check a proxy; neither the message nor a cause repeats what may be a password."""
+    if isinstance(value, httpx2.Proxy):
+        return value
+    try:
+        httpx2.Proxy(value)
+        parts = urllib.parse.urlsplit(value)
+        if not parts.hostname or parts.port == 0:  # `port` checks itself
+            raise ValueError
+    except (TypeError, ValueError, httpx2.InvalidURL):
+        msg = f"{name} is a URL such as http://user:password@proxy.example:3128"
+        raise ConfigError(msg) from None
+    return value
 
 
 def environment_proxies() -> dict[str, str | None]:
@@ -168,7 +184,8 @@ def environment_proxies() -> dict[str, str | None]:
     for scheme in ("http", "https", "all"):
         url = said.get(scheme)
         if url:
-            found[f"{scheme}://"] = url if "://" in url else f"http://{url}"
+            url = url if "://" in url else f"http://{url}"
+            found[f"{scheme}://"] = read_proxy(f"{scheme.upper()}_PROXY", url)
     for word in said.get("no", "").split(","):
         host = word.strip()
         if host == "*":

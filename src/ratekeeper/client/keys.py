@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("ratekeeper")
 
+_NAME = re.compile(r"[A-Z_][A-Z0-9_]{0,63}", re.ASCII | re.IGNORECASE)
 _FROM_ENVIRONMENT = "env:"  # the same word as in a configuration file
 _SHOWN = 4  # characters of a key that may be shown
 _LONGEST = 4096  # tokens of identity providers have some 3,000 characters
@@ -79,7 +80,9 @@ def find_key(
         value, source = given.strip(), "api_key="
     if not value:
         where = "is not set" if given is None else "is empty"
-        subject = variable if given is None else "api_key="
+        subject = "api_key="
+        if given is None:  # a key in the place of a variable's name is not printed
+            subject = variable if _NAME.fullmatch(variable) else "the variable named"
         msg = f"no API key for {provider.name}: {subject} {where}; {how_to(provider)}"
         raise ConfigError(msg)
     key = ApiKey(value=value, source=source, variable=variable if given is None else "")

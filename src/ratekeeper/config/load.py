@@ -87,14 +87,19 @@ def _read(path: Path) -> tuple[Any, Lines]:
         if path.suffix == ".toml":
             return tomllib.loads(text), _lines_of_toml(text)
         return _read_yaml(path.name, text)
-    except UnicodeDecodeError as error:
+    except UnicodeDecodeError:  # it holds the whole file
         message = f"{path.name} is not UTF-8 text"
-        raise ConfigError(message) from error
+        raise ConfigError(message) from None
     except tomllib.TOMLDecodeError as error:
         at = _TOML_AT.search(str(error))  # else it is the end of the document
         line = at[1] if at else text.count("\n") + 1
         message = f"{path.name}:{line}: {error}"
-        raise ConfigError(message) from error
+        raise ConfigError(message) from None
+    except ConfigError:
+        raise
+    except ValueError:
+        message = f"{path.name} holds a number that is too long"
+        raise ConfigError(message) from None
     except RecursionError as error:
         message = f"{path.name} is nested too deeply"
         raise ConfigError(message) from error
@@ -141,18 +146,20 @@ def _read_yaml(name: str, text: str) -> tuple[Any, Lines]:
         if node is None:
             return {}, lines
         return _value_of(name, loader, node, (), lines), lines
+    except ConfigError:
+        raise
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        problem = getattr(error, "problem", None) or "is not YAML"
-        _wrong(name, mark, problem, error)
-    except (ValueError, OverflowError) as error:  # dates and numbers YAML cannot hold
-        _wrong(name, None, f"holds a value YAML cannot read: {error}", error)
+        _wrong(name, mark, getattr(error, "problem", None) or "is not YAML")
+    except (ValueError, OverflowError):  # dates and numbers YAML cannot hold
+        _wrong(name, None, "holds a value YAML cannot read")
 
 
-def _wrong(name: str, mark: Any, text: str, cause: Exception | None = None) -> NoReturn:
+def _wrong(name: str, mark: Any, text: str) -> NoReturn:
+    """Raise without a cause: YAML's own errors show the line, and a key may be in it."""
     line = f":{mark.line + 1}" if mark is not None else ""
     message = f"{name}{line}: {text}"
-    raise ConfigError(message) from cause
+    raise ConfigError(message) from None
 
 
 def _value_of(

@@ -327,8 +327,8 @@ def read_base_url(url: str) -> str:
     try:
         parts = urllib.parse.urlsplit(url)
         _ = parts.port
-    except ValueError as error:
-        raise ConfigError(f"the base URL is malformed: {expected}") from error
+    except ValueError:
+        raise ConfigError(f"the base URL is malformed: {expected}") from None
     if parts.scheme.lower() not in {"http", "https"}:
         raise ConfigError(
             f"the base URL begins with neither http nor https: {expected}"
