@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 _LARGEST = 1 << 20  # bytes; a config of ten thousand accounts is smaller
 _DEEPEST = 32  # levels; what a config says ends at the fifth
+_LONGEST = 4096  # characters of a value in YAML, whose numbers to base 60 are slow
+_MOST_DOTS = 200  # in a line of TOML, whose dotted names are slow
 _UNKNOWN = re.compile(r"unknown field `([^`]*)`")
 _AT = re.compile(r" - at `\$\.?([^`]*)`")
 _TOML_AT = re.compile(r"\(at line (\d+)")
@@ -85,6 +87,7 @@ def _read(path: Path) -> tuple[Any, Lines]:
     try:
         text = raw.decode("utf-8-sig")
         if path.suffix == ".toml":
+            _refuse_dots(path.name, text)
             return tomllib.loads(text), _lines_of_toml(text)
         return _read_yaml(path.name, text)
     except UnicodeDecodeError:  # it holds the whole file
@@ -103,6 +106,14 @@ def _read(path: Path) -> tuple[Any, Lines]:
     except RecursionError as error:
         message = f"{path.name} is nested too deeply"
         raise ConfigError(message) from error
+
+
+def _refuse_dots(name: str, text: str) -> None:
+    """Refuse names of names without end, which tomllib reads in quadratic time."""
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.count(".") > _MOST_DOTS and not line.lstrip().startswith("#"):
+            message = f"{name}:{number}: nested too deeply"
+            raise ConfigError(message)
 
 
 def _lines_of_toml(text: str) -> Lines:
@@ -137,6 +148,8 @@ def _read_yaml(name: str, text: str) -> tuple[Any, Lines]:
                 _wrong(
                     name, event.start_mark, "anchors are not read here: write it out"
                 )
+            if isinstance(event, yaml.ScalarEvent) and len(event.value) > _LONGEST:
+                _wrong(name, event.start_mark, "a value that is too long")
             depth += isinstance(event, yaml.CollectionStartEvent)
             depth -= isinstance(event, yaml.CollectionEndEvent)
             if depth > _DEEPEST:
