@@ -102,7 +102,7 @@ def test_a_certificate_that_is_trusted_works(make: clients.Opened) -> None:
 
     def serve(connection: socket.socket) -> None:
         with context.wrap_socket(connection, server_side=True) as tls:
-            tls.recv(65536)
+            wire.read_request(tls)  # all of it: what is left unread resets
             tls.sendall(wire.http(200, wire.completion()))
 
     with (

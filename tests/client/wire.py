@@ -131,7 +131,7 @@ class Wire:
 
     def _serve(self, connection: socket.socket) -> None:
         try:
-            while (request := _read(connection)) is not None:
+            while (request := read_request(connection)) is not None:
                 with self._lock:
                     self.requests.append(request)
                     at = min(len(self.requests), len(self._scripts)) - 1
@@ -161,7 +161,7 @@ class Wire:
         return script.end == "keep"
 
 
-def _read(connection: socket.socket) -> bytes | None:
+def read_request(connection: socket.socket) -> bytes | None:
     """Read one request; None once the client has nothing more to say."""
     data = b""
     while b"\r\n\r\n" not in data:
