@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ratekeeper.core import plans
-from ratekeeper.core.effects import Enter, Leave, LookAgain, Park, Sleep
+from ratekeeper.core.effects import Enter, Leave, LookAgain, Park
 from ratekeeper.core.line import State, Waiter
 
 
@@ -61,4 +61,8 @@ def test_a_cancelled_call_leaves_the_line(error: type[BaseException]) -> None:
 
 
 def test_effects_compare_by_what_they_hold() -> None:
-    assert Sleep(5) == Sleep(5) != Sleep(6)
+    waiter = Waiter([1])
+
+    assert Park(waiter) == Park(waiter)
+    assert Park(waiter) != Park(Waiter([1]))
+    assert Park(waiter) != Leave(waiter)

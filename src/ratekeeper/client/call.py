@@ -20,7 +20,6 @@ from ratekeeper.client.answers import Failed
 from ratekeeper.client.chunks import Chunks
 from ratekeeper.client.terms import TURN, Call, Terms, Turn
 from ratekeeper.core import units
-from ratekeeper.core.effects import Sleep
 from ratekeeper.errors import LimitExceeded, NeverPossible
 
 if TYPE_CHECKING:
@@ -66,6 +65,13 @@ class Open:
     answer: httpx2.Response
     turn: Turn
     chunks: Chunks
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Sleep:
+    """Do nothing for so many microseconds."""
+
+    wait_us: int
 
 
 Effect = Send | Read | Open | Sleep

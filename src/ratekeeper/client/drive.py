@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import httpx2
 
-from ratekeeper.client.call import Held, Open, Read, Send, TooLarge
+from ratekeeper.client.call import Held, Open, Read, Send, Sleep, TooLarge
 from ratekeeper.client.stream import AsyncStream, Stream
 from ratekeeper.client.terms import TURN
-from ratekeeper.core.effects import Sleep
 from ratekeeper.runtime import aio, sync
 
 if TYPE_CHECKING:

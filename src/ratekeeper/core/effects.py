@@ -42,12 +42,5 @@ class Leave:
     waiter: Waiter
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Sleep:
-    """Do nothing for so many microseconds."""
-
-    wait_us: int
-
-
-Effect = Enter | Park | LookAgain | Leave | Sleep
+Effect = Enter | Park | LookAgain | Leave
 Plan = Generator[Any, Any, Any]  # effects differ per floor; each driver checks its own

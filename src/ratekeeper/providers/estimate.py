@@ -280,9 +280,16 @@ class Prompt:
                 size = _data_length(part)
                 self.fixed += max(DOCUMENT, size // BASE64_PER_TOKEN)
                 return [part.get("title"), part.get("context")]
+            case _:
+                return self._written(part)
+
+    def _written(self, part: dict[str, object]) -> list[object]:
+        """Count a part as JSON, names and marks and all: so tools reach the model.
+
+        Returns what it carries, still to be counted.
+        """
         rest = {k: v for k, v in part.items() if k not in _CARRIERS}
         try:
-            # Written out, names and marks and all: so tools and calls reach the model.
             written = json.dumps(rest, ensure_ascii=False, separators=(",", ":"))
         except RecursionError:  # deeper than it can be written: piece by piece
             return [*part, *part.values()]

@@ -200,11 +200,10 @@ class Anthropic:
 
     def answer(self, call: Call, answer: Answer) -> bytes:
         """Write a whole answer."""
-        match call.endpoint:
-            case Endpoint.MODELS:
-                return to_json(_models())
-            case Endpoint.COUNT_TOKENS:
-                return to_json({"input_tokens": call.input_tokens})
+        if call.endpoint is Endpoint.MODELS:
+            return to_json(_models())
+        if call.endpoint is Endpoint.COUNT_TOKENS:
+            return to_json({"input_tokens": call.input_tokens})
         body = _message(call, answer)
         body["content"] = [{"type": "text", "text": "".join(answer.words)}]
         body["stop_reason"] = _stop(answer)
