@@ -65,4 +65,3 @@ def test_effects_compare_by_what_they_hold() -> None:
 
     assert Park(waiter) == Park(waiter)
     assert Park(waiter) != Park(Waiter([1]))
-    assert Park(waiter) != Leave(waiter)

@@ -85,7 +85,7 @@ def strange(
 def _judged(
     verdict: Verdict, status: int, body: bytes, terms: Terms, attempts: int
 ) -> Failed:
-    error = refusals.refusal(
+    error = refusals.error_of(
         verdict,
         status=status,
         body=body,

@@ -86,7 +86,9 @@ class Client(Front):
         main, mounts = http.routes(
             limited, proxy=proxy, verify=verify, own=transport is not None
         )
-        self._http = httpx2.Client(transport=main, mounts=mounts)
+        self._http = httpx2.Client(
+            transport=main, mounts=mounts, cookies=http.no_cookies()
+        )
 
     @overload
     def chat_completion(
@@ -116,7 +118,7 @@ class Client(Front):
         Every argument but `timeout` is a field of the body and is sent as it is. With
         `stream=True` it returns an iterator of chunks, once the first one is there.
         """
-        return self._run(call.run(self._chat(body, timeout=timeout), self._terms))
+        return self._run(call.plan(self._chat(body, timeout=timeout), self._terms))
 
     def batch_chat(
         self, requests: Iterable[Mapping[str, Any]], *, concurrency: int = 5
@@ -165,18 +167,24 @@ class Client(Front):
             stream=stream,
             timeout=timeout,
         )
-        return self._run(call.run(asked, self._terms))
+        return self._run(call.plan(asked, self._terms))
 
-    def validate_key(self, key: str | None = None) -> KeyCheck:
-        """Ask the provider whether a key (else the client's own) is alive."""
-        question = self._key_check(key)
+    def validate_key(
+        self, key: str | None = None, *, model: str | None = None
+    ) -> KeyCheck:
+        """Ask the provider whether a key (else the client's own) is alive.
+
+        The question costs nothing; with a `model` it is one call of one token, whose
+        answer often shows the limits that the free one does not.
+        """
+        question = self._key_check(key, model)
         if isinstance(question, check.KeyCheck):
             return question
-        found: KeyCheck = self._run(check.run(*question))
+        found: KeyCheck = self._run(check.plan(*question))
         return found
 
     def _send(self, body: object, gate: Gate) -> Any:
-        return self._run(call.run(self._one_of_many(body, gate), self._terms))
+        return self._run(call.plan(self._one_of_many(body, gate), self._terms))
 
     def _run(self, plan: Any) -> Any:
         if self._http.is_closed:
@@ -241,7 +249,9 @@ class AsyncClient(Front):
         main, mounts = http.routes(
             limited, proxy=proxy, verify=verify, own=transport is not None
         )
-        self._http = httpx2.AsyncClient(transport=main, mounts=mounts)
+        self._http = httpx2.AsyncClient(
+            transport=main, mounts=mounts, cookies=http.no_cookies()
+        )
 
     @overload
     async def chat_completion(
@@ -273,7 +283,9 @@ class AsyncClient(Front):
 
         With `stream=True` it returns an async iterator of chunks.
         """
-        return await self._run(call.run(self._chat(body, timeout=timeout), self._terms))
+        return await self._run(
+            call.plan(self._chat(body, timeout=timeout), self._terms)
+        )
 
     async def batch_chat(
         self,
@@ -321,18 +333,20 @@ class AsyncClient(Front):
             stream=stream,
             timeout=timeout,
         )
-        return await self._run(call.run(asked, self._terms))
+        return await self._run(call.plan(asked, self._terms))
 
-    async def validate_key(self, key: str | None = None) -> KeyCheck:
-        """Ask the provider whether a key (else the client's own) is alive."""
-        question = self._key_check(key)
+    async def validate_key(
+        self, key: str | None = None, *, model: str | None = None
+    ) -> KeyCheck:
+        """Ask the provider whether a key is alive; see `Client.validate_key`."""
+        question = self._key_check(key, model)
         if isinstance(question, check.KeyCheck):
             return question
-        found: KeyCheck = await self._run(check.run(*question))
+        found: KeyCheck = await self._run(check.plan(*question))
         return found
 
     async def _send(self, body: object, gate: Gate) -> Any:
-        return await self._run(call.run(self._one_of_many(body, gate), self._terms))
+        return await self._run(call.plan(self._one_of_many(body, gate), self._terms))
 
     async def _run(self, plan: Any) -> Any:
         if self._http.is_closed:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("ratekeeper")
 
+_LARGEST = 256 * 2**20  # bytes of one answer: above a full batch of embeddings
+_LARGEST_ERROR = 2**20  # bytes of an error that are read
 _FIRST_ERROR = 400  # statuses from here on are errors
 _REPEATABLE = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})  # RFC 9110, 9.2.2
 
@@ -52,10 +54,11 @@ class Send:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Read:
-    """Read the whole body and close the answer; gives back the bytes."""
+    """Read the whole body and close the answer; gives back at most so many bytes."""
 
     answer: httpx2.Response
     turn: Turn
+    most: int = _LARGEST
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -77,7 +80,7 @@ class Sleep:
 Effect = Send | Read | Open | Sleep
 
 
-def run(call: Call, terms: Terms) -> Generator[Effect, Any, Any]:
+def plan(call: Call, terms: Terms) -> Generator[Effect, Any, Any]:
     """Make one call, again if that may help; the result is the parsed answer."""
     turn = Turn(call, terms)
     last: Failed | None = None
@@ -149,10 +152,10 @@ def _attempt(
 def _turned_away(
     terms: Terms, turn: Turn, answer: httpx2.Response, attempt: int
 ) -> Generator[Effect, Any, Failed]:
-    """Read an error; one whose body breaks off is an error all the same."""
+    """Read an error; one that breaks off or has no end is an error all the same."""
     try:
-        body = yield Read(answer, turn)
-    except httpx2.HTTPError:
+        body = yield Read(answer, turn, _LARGEST_ERROR)
+    except (httpx2.HTTPError, TooLarge):
         body = b""
     return answers.refused(answer, body, terms, attempt)
 

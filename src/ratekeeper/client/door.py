@@ -77,10 +77,10 @@ class Door:
         if self._raises:
             raise error
         provider = self._counter.provider
-        return refusal(self._library, provider, request, error)
+        return refusal_response(self._library, provider, request, error)
 
 
-def refusal(
+def refusal_response(
     library: ModuleType,
     provider: Provider,
     request: Any,

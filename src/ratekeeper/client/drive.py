@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from ratekeeper.client.terms import Turn
     from ratekeeper.runtime.desk import Desk
 
-_LARGEST = 256 * 2**20  # bytes of one answer: above a full batch of embeddings
 _GRACE_S = 0.05  # so that a time-out of HTTP itself, which knows more, comes first
 
 
@@ -86,10 +85,10 @@ async def _deadline(turn: Turn) -> AsyncIterator[None]:
         raise httpx2.ReadTimeout(msg) from error
 
 
-def _check(turn: Turn, size: int) -> None:
+def _check(turn: Turn, size: int, most: int) -> None:
     """Stop reading a body that is out of time or out of bounds."""
-    if size > _LARGEST:
-        msg = f"more than {_LARGEST >> 20} MiB"
+    if size > most:
+        msg = f"more than {most >> 20} MiB"
         raise TooLarge(msg)
     if turn.is_over():
         msg = "the deadline of the call has passed"
@@ -105,8 +104,8 @@ def _perform(effect: Effect, http: httpx2.Client, desk: Desk) -> Any:
     match effect:
         case Send(request):
             return http.send(request, stream=True)
-        case Read(answer, turn):
-            return _read(answer, turn)
+        case Read(answer, turn, most):
+            return _read(answer, turn, most)
         case Open(answer, turn, chunks):
             turn.reset()
             return Stream(answer, chunks).begun(turn)
@@ -114,14 +113,14 @@ def _perform(effect: Effect, http: httpx2.Client, desk: Desk) -> Any:
             return sync.sleep(desk, wait_us)
 
 
-def _read(answer: httpx2.Response, turn: Turn) -> bytes:
+def _read(answer: httpx2.Response, turn: Turn, most: int) -> bytes:
     turn.reset()
     pieces, size = [], 0
     try:
         for piece in answer.iter_bytes():
             pieces.append(piece)
             size += len(piece)
-            _check(turn, size)
+            _check(turn, size, most)
     finally:
         answer.close()
     return b"".join(pieces)
@@ -137,9 +136,9 @@ async def _perform_async(effect: Effect, http: httpx2.AsyncClient) -> Any:
         case Send(request):
             async with _deadline(request.extensions[TURN]):
                 return await http.send(request, stream=True)
-        case Read(answer, turn):
+        case Read(answer, turn, most):
             async with _deadline(turn):
-                return await _read_async(answer, turn)
+                return await _read_async(answer, turn, most)
         case Open(answer, turn, chunks):
             turn.reset()
             async with _deadline(turn):
@@ -148,14 +147,14 @@ async def _perform_async(effect: Effect, http: httpx2.AsyncClient) -> Any:
             return await asyncio.sleep(wait_us / 1e6)
 
 
-async def _read_async(answer: httpx2.Response, turn: Turn) -> bytes:
+async def _read_async(answer: httpx2.Response, turn: Turn, most: int) -> bytes:
     turn.reset()
     pieces, size = [], 0
     try:
         async for piece in answer.aiter_bytes():
             pieces.append(piece)
             size += len(piece)
-            _check(turn, size)
+            _check(turn, size, most)
     finally:
         await answer.aclose()
     return b"".join(pieces)

@@ -15,8 +15,8 @@ import httpx2
 
 from ratekeeper.client import flow
 from ratekeeper.client.attempt import Counter
-from ratekeeper.client.door import never_left, refusal, unsent_errors
-from ratekeeper.client.transport import AsyncStream, Stream
+from ratekeeper.client.door import never_left, refusal_response, unsent_errors
+from ratekeeper.client.transport import AsyncMeteredByteStream, MeteredByteStream
 from ratekeeper.errors import LimitExceeded, NeverPossible
 from ratekeeper.limiter import AsyncLimiter, Limiter
 from ratekeeper.providers.catalog import find_provider
@@ -96,7 +96,7 @@ class _Hook:
             return getattr(answers[0], "http_response", None)
 
         ask = _ask(self._counter, request, self._timeout, self._options)
-        plan = flow.attempt(self._counter, ask, Stream, _was_sent)
+        plan = flow.attempt(self._counter, ask, MeteredByteStream, _was_sent)
         try:
             flow.run(plan, self._limiter, send)
         except (LimitExceeded, NeverPossible) as error:
@@ -128,7 +128,7 @@ class _AsyncHook:
             return getattr(answers[0], "http_response", None)
 
         ask = _ask(self._counter, request, self._timeout, self._options)
-        plan = flow.attempt(self._counter, ask, AsyncStream, _was_sent)
+        plan = flow.attempt(self._counter, ask, AsyncMeteredByteStream, _was_sent)
         try:
             await flow.run_async(plan, self._limiter, send)
         except (LimitExceeded, NeverPossible) as error:
@@ -172,5 +172,5 @@ def _refused(
     import anthropic
 
     sent = httpx2.Request(request.method, request.url)
-    response = refusal(httpx2, counter.provider, sent, error)
+    response = refusal_response(httpx2, counter.provider, sent, error)
     return anthropic.RateLimitError(str(error), response=response, body=response.json())

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import http.cookiejar
 import ipaddress
 import socket
 import urllib.parse
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from ratekeeper.core.limits import Limit
     from ratekeeper.core.policy import Account
     from ratekeeper.stores.memory import MemoryStore
+
+_KEY_HEADERS = ("authorization", "x-api-key", "api-key", "x-goog-api-key")
 
 _Transport = TypeVar("_Transport")
 
@@ -74,7 +77,11 @@ def http_client(
         limited, proxy=proxy, verify=verify, own=transport is not None
     )
     return httpx2.Client(
-        transport=main, mounts=mounts, timeout=timeout, follow_redirects=True
+        transport=main,
+        mounts=mounts,
+        timeout=timeout,
+        follow_redirects=True,
+        event_hooks={"response": [keep_keys]},
     )
 
 
@@ -107,8 +114,16 @@ def async_http_client(
     main, mounts = routes(
         limited, proxy=proxy, verify=verify, own=transport is not None
     )
+
+    async def keep(response: httpx2.Response) -> None:  # noqa: RUF029 - as httpx2 asks
+        keep_keys(response)
+
     return httpx2.AsyncClient(
-        transport=main, mounts=mounts, timeout=timeout, follow_redirects=True
+        transport=main,
+        mounts=mounts,
+        timeout=timeout,
+        follow_redirects=True,
+        event_hooks={"response": [keep]},
     )
 
 
@@ -132,6 +147,29 @@ def account_of(
         raise ConfigError(msg)
     published = preset(found.name, tier=tier, model=model)
     return published.limits, published.account
+
+
+def keep_keys(response: httpx2.Response) -> None:
+    """Take the keys off a request that is about to follow to another host.
+
+    httpx2 itself does so with `Authorization` alone.
+    """
+    if not response.has_redirect_location:
+        return
+    here = response.request.url
+    try:
+        there = here.join(response.headers["location"])
+    except httpx2.InvalidURL:  # httpx2 refuses to follow that
+        return
+    if there.origin != here.origin:
+        for name in _KEY_HEADERS:
+            response.request.headers.pop(name, None)
+
+
+def no_cookies() -> http.cookiejar.CookieJar:
+    """Return a jar that keeps nothing: a server could fill it without end."""
+    policy = http.cookiejar.DefaultCookiePolicy(allowed_domains=[])
+    return http.cookiejar.CookieJar(policy)
 
 
 def connections() -> dict[str, Any]:

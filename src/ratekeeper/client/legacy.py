@@ -17,19 +17,19 @@ if TYPE_CHECKING:
     from ratekeeper.limiter import AsyncLimiter, Limiter
 
 
-class _Stream(MeteredStream, httpx.SyncByteStream):
-    pass
+class MeteredByteStream(MeteredStream, httpx.SyncByteStream):
+    """A metered stream that httpx takes for its own."""
 
 
-class _AsyncStream(AsyncMeteredStream, httpx.AsyncByteStream):
-    pass
+class AsyncMeteredByteStream(AsyncMeteredStream, httpx.AsyncByteStream):
+    """A metered stream that httpx takes for its own."""
 
 
 class LimitedTransport(httpx.BaseTransport):
     """See `ratekeeper.LimitedTransport`."""
 
     def __init__(self, limiter: Limiter, provider: Any = "openai", **more: Any) -> None:
-        self._door = SyncDoor(httpx, limiter, provider, body=_Stream, **more)
+        self._door = SyncDoor(httpx, limiter, provider, body=MeteredByteStream, **more)
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """Wait in line, send, and meter the answer as it is read."""
@@ -46,7 +46,9 @@ class AsyncLimitedTransport(httpx.AsyncBaseTransport):
     def __init__(
         self, limiter: AsyncLimiter, provider: Any = "openai", **more: Any
     ) -> None:
-        self._door = AsyncDoor(httpx, limiter, provider, body=_AsyncStream, **more)
+        self._door = AsyncDoor(
+            httpx, limiter, provider, body=AsyncMeteredByteStream, **more
+        )
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Wait in line, send, and meter the answer as it is read."""

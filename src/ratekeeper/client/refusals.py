@@ -41,9 +41,10 @@ _NAMES = {
 # An error's code is a word of the provider's vocabulary; anything else is not printed.
 _CODE = re.compile(r"[a-z]+(?:_[a-z]+){1,6}")
 _LONGEST_CODE = 48
+_LONGEST_BODY = 2**20  # bytes looked at for the key, of which the first may be kept
 
 
-def refusal(
+def error_of(
     verdict: Verdict,
     *,
     status: int,
@@ -125,7 +126,7 @@ def refusal(
 def text_of(body: bytes, key: ApiKey | None) -> str:
     """Return the text of an answer fit to keep in an error."""
     secret = "" if key is None else key.value
-    return keys.masked(body.decode("utf-8", "replace"), secret)
+    return keys.masked(body[:_LONGEST_BODY].decode("utf-8", "replace"), secret)
 
 
 def _limit(verdict: Verdict) -> str:

@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from ratekeeper.providers.catalog import Provider
 
 
-class Stream(MeteredStream, httpx2.SyncByteStream):
+class MeteredByteStream(MeteredStream, httpx2.SyncByteStream):
     """A metered stream that httpx2 takes for its own."""
 
 
-class AsyncStream(AsyncMeteredStream, httpx2.AsyncByteStream):
+class AsyncMeteredByteStream(AsyncMeteredStream, httpx2.AsyncByteStream):
     """A metered stream that httpx2 takes for its own."""
 
 
@@ -55,7 +55,7 @@ class LimitedTransport(httpx2.BaseTransport):
             limiter,
             provider,
             wrap=wrap,
-            body=Stream,
+            body=MeteredByteStream,
             raise_refusals=raise_refusals,
         )
 
@@ -85,7 +85,7 @@ class AsyncLimitedTransport(httpx2.AsyncBaseTransport):
             limiter,
             provider,
             wrap=wrap,
-            body=AsyncStream,
+            body=AsyncMeteredByteStream,
             raise_refusals=raise_refusals,
         )
 
