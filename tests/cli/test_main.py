@@ -31,6 +31,7 @@ def test_help_lists_the_commands() -> None:
 
     assert done.returncode == 0
     assert all(f"\n  {name} " in done.stdout for name in COMMANDS)
+    assert "..." not in done.stdout.partition("Commands:")[2]  # no help is cut off
 
 
 def test_the_version_is_the_packages() -> None:
@@ -46,6 +47,19 @@ def test_what_does_not_exist_is_bad_usage(arguments: tuple[str, ...]) -> None:
     assert done.returncode == 2
     assert done.stdout == ""
     assert "Usage" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("word", "hint"),
+    [
+        ("simulat", "Did you mean 'simulate'?"),
+        ("zzz", "There are demo, simulate, check-config."),
+    ],
+)
+def test_a_command_that_does_not_exist_is_told_which_do(word: str, hint: str) -> None:
+    done = run(word)
+
+    assert f"No such command '{word}'. {hint}\n" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -157,6 +157,12 @@ def test_the_corpus_of_malformed_limits_is_large() -> None:
     ("text", "hint"),
     [
         ("500 rpmm", "did you mean 'rpm'?"),
+        ("500 rmp", "did you mean 'rpm'?"),
+        ("500rpm", "expected a space: '500 rpm'"),
+        ("120kTPM", "expected a space: '120k TPM'"),
+        ("20concurrent", "expected a space: '20 concurrent'"),
+        ("500requests/minute", "expected a space: '500 requests'"),
+        ("500 per minute", "expected '/' and a period: 'requests/minute'"),
         ("20 concurent", "did you mean 'concurrent'?"),
         ("500 requests/minuet", "did you mean 'minute'?"),
         ("60 rpm brust 5", "did you mean 'burst'?"),
@@ -171,6 +177,12 @@ def test_a_near_miss_is_named(text: str, hint: str) -> None:
         Limit.parse(text)
 
     assert hint in str(caught.value)
+
+
+@pytest.mark.parametrize("several", [["500 rpm", "120k tpm"], ("500 rpm",)])
+def test_limits_in_a_list_are_asked_for_one_by_one(several: Any) -> None:
+    with pytest.raises(ConfigError, match=r"not (list|tuple): give .* \*limits"):
+        Limit.parse(several)
 
 
 @pytest.mark.parametrize("text", ["", " ", "500", "500 requests/"])

@@ -249,6 +249,14 @@ def test_limiters_of_one_name_may_name_their_limits_in_any_order() -> None:
         Limiter("10 rpm", store=store, name="n")
 
 
+def test_a_change_to_other_limits_is_refused_in_words_that_fit_a_nameless_limiter() -> (
+    None
+):
+    limiter = Limiter("10 rpm", "100 tpm")
+    with pytest.raises(ConfigError, match="this limiter keeps 10 requests/minute, 100"):
+        limiter.update("10 rpm")
+
+
 def test_a_default_store_is_shared_by_name_alone() -> None:
     one, two = (Limiter("10 rpm", name="tests/flows/shared") for _ in range(2))
     one.acquire()

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import sys
 from importlib import import_module
@@ -21,7 +22,7 @@ from ratekeeper.errors import (
     RatekeeperError,
 )
 
-COMMANDS = ("demo", "simulate", "check-config")
+COMMANDS = ("demo", "simulate", "check-key", "check-config")
 
 FAILED = 1
 BAD_USAGE = 2
@@ -46,6 +47,18 @@ class _Commands(click.Group):
         command = getattr(import_module(f"ratekeeper.cli.{name}"), name)
         assert isinstance(command, click.Command)
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Name the command nearest to one that does not exist."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            hint = f"There are {', '.join(COMMANDS)}."
+            if near := difflib.get_close_matches(args[0], COMMANDS, n=1):
+                hint = f"Did you mean '{near[0]}'?"
+            raise click.UsageError(f"{error.message} {hint}", ctx) from error
 
 
 @click.group(cls=_Commands)

@@ -75,6 +75,8 @@ _SINGULAR = {
     "input_token": "input_tokens",
     "output_token": "output_tokens",
 }
+_SPACED = {*_ALIASES, *_SINGULAR, *_SINGULAR.values(), CONCURRENT}
+_GLUED = re.compile(r"([0-9][0-9._]*[kKMB]?)([A-Za-z][A-Za-z_]*)", re.ASCII)
 _UNIT = re.compile(r"[a-z][a-z0-9_]{0,62}", re.ASCII)
 # Keywords of `acquire` and of a grant: a unit of this name could not be said there.
 _RESERVED = frozenset(
@@ -300,8 +302,10 @@ def _load_zone(zone: str) -> zoneinfo.ZoneInfo:
 
 
 def _near(word: str, known: Iterable[str]) -> str:
-    match = difflib.get_close_matches(word, list(known), n=1)
-    return f" (did you mean '{match[0]}'?)" if match else ""
+    near = difflib.get_close_matches(word, list(known))
+    # Of words as near as each other, the one of the same letters: rpm for rmp, not rps.
+    near.sort(key=lambda other: sorted(other) != sorted(word))
+    return f" (did you mean '{near[0]}'?)" if near else ""
 
 
 def _print_period(window_us: int) -> str:
@@ -330,6 +334,8 @@ class _Parser:
     def __init__(self, text: str) -> None:
         if not isinstance(text, str):
             msg = f"a limit is a string such as '500 rpm', not {type(text).__name__}"
+            if isinstance(text, list | tuple):
+                msg += ": give several one by one, or with a star, as in *limits"
             raise ConfigError(msg)
         if len(text) > _LONGEST_TEXT or not text.isprintable():
             msg = f"limit {text[:40]!r}…: expected one short line such as '500 rpm'"
@@ -375,7 +381,8 @@ class _Parser:
         if after != "/":
             if after is not None and after.lower() not in _OPTIONS:
                 self.next += 1
-                self._wrong(f"expected '/' and a period: '{word}/minute'")
+                unit = "requests" if word in {"per", "a", "an"} else word
+                self._wrong(f"expected '/' and a period: '{unit}/minute'")
             self._wrong(
                 "expected an alias such as rpm or tpm, 'concurrent', or a unit with "
                 f"its period, for example '{word}/minute'"
@@ -455,6 +462,9 @@ class _Parser:
         try:
             units.parse_amount(word, units.NANO)
         except ValueError as error:
+            glued = _GLUED.fullmatch(word)
+            if glued and glued[2].lower() in _SPACED:
+                self._wrong(f"expected a space: '{glued[1]} {glued[2]}'", at=0)
             self._wrong(str(error), at=0)
 
     def _amount(self, word: str, scale: int, at: int | None = None) -> int:

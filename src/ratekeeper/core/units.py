@@ -171,7 +171,7 @@ def _show(value: object) -> str:
     """Print a wrong value, but not a wall of it."""
     if isinstance(value, int) and abs(value) > 10**_LONGEST_WORD:
         return "a far larger number"
-    return repr(str(value)[:_LONGEST_WORD])
+    return str(value) if isinstance(value, int) else repr(str(value)[:_LONGEST_WORD])
 
 
 def count(unit: str, value: object) -> int:

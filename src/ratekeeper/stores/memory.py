@@ -87,6 +87,9 @@ class MemoryStore:
             msg = (
                 f"'{scope.name}' already limits {had}: only amounts change live, "
                 "use another name for other limits"
+                if scope.name
+                else f"this limiter keeps {had}: only amounts change live, "
+                "make another limiter for other limits"
             )
             raise ConfigError(msg)
         self._move(self._changed, scope, [given[identity] for identity in known])
