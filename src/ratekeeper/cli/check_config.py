@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ratekeeper.config.model import Config
 
 
-@click.command()
+@click.command(short_help="Print what a config file sets up, or every mistake.")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 def check_config(file: Path, *, as_json: bool) -> int:

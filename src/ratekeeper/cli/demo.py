@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import shutil
+import sys
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -21,9 +24,13 @@ _FRAME_S = 0.125
 _LINE_S = 5.0
 
 
-@click.command()
+@click.command(short_help="Play the 2 a.m. story, without and with Ratekeeper.")
 @click.option(
-    "--seed", type=int, default=2, show_default=True, help="Of lengths and moments."
+    "--seed",
+    type=int,
+    default=2,
+    show_default=True,
+    help="Another one gives other prompt lengths, and other moments of the users' calls.",
 )
 @click.option(
     "--json", "as_json", is_flag=True, help="Print the final figures as JSON."
@@ -70,12 +77,7 @@ async def _play(
     else:
         console.print(screen.opening(), highlight=False)
         console.print()
-        took = await night.play(
-            sides,
-            calls,
-            lambda now_s: click.echo(screen.line(now_s, sides)),
-            every_s=_LINE_S,
-        )
+        took = await _told(sides, calls)
     figures = {
         "seed": seed,
         "seconds": round(took, 1),
@@ -85,8 +87,30 @@ async def _play(
     if not as_json:
         console.print()
         console.print(screen.summary(figures))
-        console.print(screen.closing(took), highlight=False)
+        console.print(screen.closing(took, _program()), highlight=False)
     return figures
+
+
+def _program() -> str:
+    """Return what runs this command line again, as it was typed."""
+    typed = sys.argv[0]
+    is_found = os.sep not in typed or shutil.which("ratekeeper") == typed
+    return "ratekeeper" if is_found else typed
+
+
+async def _told(sides: tuple[Side, ...], calls: list[Any]) -> float:
+    from ratekeeper.cli import night, screen
+
+    last = ""
+
+    def tell(now_s: float) -> None:
+        nonlocal last
+        text = screen.line(now_s, sides)
+        if text != last:  # the end may fall into the second of the last line
+            click.echo(text)
+        last = text
+
+    return await night.play(sides, calls, tell, every_s=_LINE_S)
 
 
 async def _live(console: Console, sides: tuple[Side, ...], calls: list[Any]) -> float:

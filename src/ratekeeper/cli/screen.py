@@ -149,7 +149,8 @@ def opening() -> str:
         f"An account of {', '.join(LIMITS)}; {BAN_AFTER} refusals in a minute ban it for "
         f"{BAN_HOURS} hours.\n"
         f"{len(USERS)} programs share it, then a load test joins by mistake; both sides "
-        f"see the same.\nWith Ratekeeper, any one caller may have {SHARE} of it."
+        f"see the same.\nWith Ratekeeper, any one caller may have {SHARE} of it. "
+        "The night takes a minute."
     )
 
 
@@ -158,10 +159,10 @@ def line(now_s: float, sides: Sequence[Side]) -> str:
     told = []
     for side in sides:
         script, users = side.script, side.users
-        kept = f", {script.held} held back" if script.held else ""
+        kept = f", {script.held} held" if script.held else ""
         told.append(
             f"{side.name.split()[0]:8} load test {script.answered} answered, "
-            f"{script.refused} refused{kept}; users {users.answered}/{users.asked}"
+            f"{script.refused} refused{kept}; users {users.answered} of {users.asked}"
             + ("; BANNED" if side.banned_at_s is not None else "")
         )
     return f"{_clock(now_s)}  " + "\n          ".join(told)
@@ -202,10 +203,10 @@ def summary(figures: dict[str, Any]) -> Table:
     return table
 
 
-def closing(took_s: float) -> str:
-    """Say where the figures come from, and what to do next."""
+def closing(took_s: float, program: str) -> str:
+    """Say where the figures come from, and what to do next; `program` is this one."""
     return (
         f"Played in {took_s:.0f} s over real HTTP on this machine. Figures: what the two "
         "simulated\nproviders counted (/_stats); what was held back was counted by the "
-        "callers.\nTo rehearse with your own code: ratekeeper simulate openai"
+        f"callers.\nTo rehearse with your own code: {program} simulate openai"
     )

@@ -36,7 +36,8 @@ _ENFORCEMENTS = ("token-bucket", "quantized", "sliding-log", "fixed-window")
     "limits",
     multiple=True,
     metavar="LIMIT",
-    help='A limit, such as "500 rpm"; may be repeated. Else the usual ones.',
+    help='A limit, such as "500 rpm"; may be repeated. Else the provider\'s usual '
+    "ones, which are printed at the start.",
 )
 @click.option(
     "-c",
@@ -52,9 +53,11 @@ _ENFORCEMENTS = ("token-bucket", "quantized", "sliding-log", "fixed-window")
     type=click.Choice(_ENFORCEMENTS),
     default=_ENFORCEMENTS[0],
     show_default=True,
-    help="How a limit is held that does not say so itself.",
+    help="How a limit is enforced that names no algorithm of its own.",
 )
-@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option(
+    "--host", default="127.0.0.1", show_default=True, help="Where it listens."
+)
 @click.option(
     "--port",
     type=click.IntRange(0, 65535),
@@ -81,7 +84,9 @@ _ENFORCEMENTS = ("token-bucket", "quantized", "sliding-log", "fixed-window")
     "faults",
     multiple=True,
     metavar="FAULT",
-    help='What goes wrong: "status=529 @ 0.05", "cut=3 # 7"; may be repeated.',
+    help='What goes wrong, and when: "status=529 @ 0.05" (one call in twenty is '
+    'answered with 529), "cut=3 # 7" (the 7th breaks off after 3 chunks of its stream); '
+    "may be repeated.",
 )
 @click.option(
     "--ban-after",
