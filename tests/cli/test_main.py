@@ -53,7 +53,7 @@ def test_what_does_not_exist_is_bad_usage(arguments: tuple[str, ...]) -> None:
     ("word", "hint"),
     [
         ("simulat", "Did you mean 'simulate'?"),
-        ("zzz", "There are demo, simulate, check-config."),
+        ("zzz", f"There are {', '.join(COMMANDS)}."),
     ],
 )
 def test_a_command_that_does_not_exist_is_told_which_do(word: str, hint: str) -> None:
