@@ -115,7 +115,7 @@ def async_http_client(
         limited, proxy=proxy, verify=verify, own=transport is not None
     )
 
-    async def keep(response: httpx2.Response) -> None:  # noqa: RUF029 - as httpx2 asks
+    async def keep(response: httpx2.Response) -> None:
         keep_keys(response)
 
     return httpx2.AsyncClient(
