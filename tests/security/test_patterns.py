@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 
@@ -9,12 +10,12 @@ import pytest
 
 from ratekeeper import Client
 from ratekeeper.client import keys, refusals
-from ratekeeper.providers import verdict
 from ratekeeper.providers.catalog import find_provider
 from ratekeeper.providers.facts import Endpoint, RequestFacts
 from tests.client.clients import KEY
 
 LONG = 200_000
+LARGEST = 64 * 1024
 MOST_S = 2.0  # of CPU; what is quadratic takes minutes
 OPENAI = find_provider("openai")
 PIECES = (
@@ -28,6 +29,13 @@ def _long(piece: str) -> str:
     return piece * (LONG // len(piece)) + "!"
 
 
+def _error(code: str, message: str) -> bytes:
+    """Write an error of the most bytes that are read of one."""
+    half = (LARGEST - 100) // (2 if message else 1)
+    said = {"code": code[:half] + "!", "message": message[:half]}
+    return json.dumps({"error": said}).encode()
+
+
 def _in_stream(text: str) -> None:
     meter = OPENAI.meter(RequestFacts(endpoint=Endpoint.CHAT), "text/event-stream")
     said = f'data: {{"error": {{"code": "{text}", "message": "{text}"}}}}\n\n'
@@ -35,13 +43,12 @@ def _in_stream(text: str) -> None:
 
 
 READERS: dict[str, Callable[[str], object]] = {
-    "error": lambda text: verdict.judge(
-        "openai", 429, {}, verdict.facts_of({"code": text, "message": text}), 0
-    ),
+    "error": lambda text: OPENAI.judge(200, {}, _error(text, text), 0),
+    "code": lambda text: OPENAI.judge(200, {}, _error(text, ""), 0),
     "stream": _in_stream,
     "key": lambda text: keys.malformed(OPENAI, text),
     "masked": lambda text: keys.masked(text, KEY),
-    "code": lambda text: refusals.code_of(f'{{"code": "{text}"}}'.encode()),
+    "word": lambda text: refusals.code_of(f'{{"code": "{text}"}}'.encode()),
 }
 
 

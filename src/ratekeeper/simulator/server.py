@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from ratekeeper.simulator.exchange import Receive, Scope, Send
 
 MOST_BODY = 8 * 1024 * 1024  # of one request; real ones are below 1 MiB
+_MOST_HEAD = 256 * 1024  # bytes of headers; what asyncio reads at once
 _MOST_TOGETHER = 256 * 1024 * 1024  # of all bodies that are arriving
 _MOST_CONNECTIONS = 10_000
 _BACKLOG = 2048  # connections that wait to be accepted
@@ -271,7 +272,8 @@ def _server(simulator: Simulator) -> uvicorn.Server:
 
     config = uvicorn.Config(
         simulator,
-        http=Wire,
+        # h11 has a bound of its own.
+        http=_bounded(Wire) if hasattr(Wire, "on_headers_complete") else Wire,
         ws="none",
         lifespan="off",
         interface="asgi3",
@@ -286,3 +288,26 @@ def _server(simulator: Simulator) -> uvicorn.Server:
         workers=1,
     )
     return uvicorn.Server(config)
+
+
+def _bounded(protocol: Any) -> Any:
+    """Make a protocol of httptools hang up on a head, or trailers, without end."""
+
+    class Bounded(protocol):  # type: ignore[misc]
+        unread = 0  # bytes of which nothing has come yet
+
+        def data_received(self, data: bytes) -> None:
+            self.unread += len(data)
+            super().data_received(data)
+            if self.unread > _MOST_HEAD:
+                self.transport.abort()
+
+        def on_headers_complete(self) -> None:
+            self.unread = 0
+            super().on_headers_complete()
+
+        def on_body(self, body: bytes) -> None:
+            self.unread = 0
+            super().on_body(body)
+
+    return Bounded
