@@ -17,13 +17,13 @@ run:
 dev:
 	@$(PYTHON) tools/house.py requirements/dev.txt
 
-demo: run ## the 2 a.m. story, without and with Ratekeeper, against a simulated provider
+demo: run ## the 2 a.m. story, without and with Ratekeeper, against a simulated provider (1 min)
 	@$(BIN)/ratekeeper demo
 
-test: dev ## every test
+test: dev ## every test (4 min on two cores)
 	$(BIN)/python -m pytest -n 2
 
-quick: dev ## the tests that need no real time
+quick: dev ## every test but those that need real time
 	$(BIN)/python -m pytest -n 2 -m "not slow"
 
 check: lint types imports test coverage ## all that CI runs

@@ -34,6 +34,7 @@ def main(lock: Path) -> int:
     if sys.version_info < (3, 11):  # noqa: UP036 - run by whatever python3 there is
         found = ".".join(map(str, sys.version_info[:3]))
         print(f"Ratekeeper needs Python 3.11 or later; {sys.executable} is {found}.")
+        print("Say which to take, for example: make demo PYTHON=python3.12")
         return 2
     wanted = _fingerprint(lock)
     stamp = HOME / f"{lock.stem}.stamp"
@@ -43,7 +44,7 @@ def main(lock: Path) -> int:
         shutil.rmtree(HOME, ignore_errors=True)
         print(f"making {HOME.name} with Python {sys.version.split()[0]}", flush=True)
         _make()
-    print(f"installing {lock.relative_to(ROOT)}", flush=True)
+    print(f"installing {lock.relative_to(ROOT)} from PyPI", flush=True)
     _pip("install", "--require-hashes", "--requirement", str(lock))
     _pip("install", "--no-deps", "--no-build-isolation", "--editable", str(ROOT))
     stamp.write_text(wanted)
