@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
+
+import pytest
 
 
 def _loaded(statement: str) -> set[str]:
@@ -33,3 +36,29 @@ def test_every_public_name_is_there() -> None:
     assert ratekeeper.__all__ == sorted(ratekeeper.__all__)
     for name in ratekeeper.__all__:
         assert getattr(ratekeeper, name) is not None
+
+
+@pytest.mark.parametrize(
+    ("missing", "statement", "line"),
+    [
+        ("httpx", "import ratekeeper.client.legacy", "pip install httpx"),
+        ("yaml", "load(pathlib.Path('a.yaml'))", "pip install pyyaml"),
+    ],
+)
+def test_what_a_missing_extra_is_needed_for_says_how_to_get_it(
+    missing: str, statement: str, line: str, tmp_path: Path
+) -> None:
+    (tmp_path / "a.yaml").write_text("providers: {}")
+    script = (
+        f"import pathlib, sys; sys.modules[{missing!r}] = None; "
+        f"from ratekeeper.config.load import load; {statement}"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+    )
+
+    assert line in done.stderr.splitlines()[-1]

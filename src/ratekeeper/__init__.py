@@ -1,4 +1,14 @@
-"""Use every bit of your AI quota, and never see a 429."""
+"""Use every bit of your AI quota, and never see a 429.
+
+`http_client` and `async_http_client` put limits below an official SDK,
+`Limiter` and `AsyncLimiter` around any call, `Client` and `AsyncClient` call an
+OpenAI-compatible API themselves. Everything raised on purpose is a `RatekeeperError`.
+
+    limiter = ratekeeper.Limiter("500 requests/minute", "120k tokens/minute")
+    with limiter.acquire(tokens=500, timeout=30) as grant:
+        ...  # the call
+        grant.settle(tokens=180)
+"""
 
 from __future__ import annotations
 
@@ -26,7 +36,8 @@ if TYPE_CHECKING:
         RatekeeperError,
         StoreUnavailable,
     )
-    from ratekeeper.limiter import AsyncLimiter, Grant, Limiter
+    from ratekeeper.grant import Grant
+    from ratekeeper.limiter import AsyncLimiter, Limiter
     from ratekeeper.stores.memory import MemoryStore
 
 __all__ = [
@@ -69,7 +80,7 @@ _HOMES = {
     "AsyncLimiter": "ratekeeper.limiter",
     "Client": "ratekeeper.client.api",
     "Denied": "ratekeeper.core.decision",
-    "Grant": "ratekeeper.limiter",
+    "Grant": "ratekeeper.grant",
     "Limit": "ratekeeper.core.limits",
     "LimitStatus": "ratekeeper.core.decision",
     "LimitedTransport": "ratekeeper.client.transport",

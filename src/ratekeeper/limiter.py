@@ -220,8 +220,11 @@ class Limiter(_Front):
         """Wait in line for a grant, at most `timeout` seconds (None: without bound).
 
         A timeout that cannot be met raises `LimitExceeded` at once with the exact
-        wait; 0 grants or refuses now. `again` marks another attempt of a call that has
-        had its turn: it stands at the head of its class. See `try_acquire` as well.
+        wait; 0 grants or refuses now. Each `key` has the limits to itself; `priority`
+        is interactive, normal or batch; `hold` is how many seconds a concurrency slot
+        is kept at most (900 unless said). `again` marks another attempt of a call that
+        has had its turn: it stands at the head of its class. Costs, `also` and what
+        else is raised: see `try_acquire`.
         """
         timeout_us = None if timeout is None else _timeout_us(timeout)
         rank = _NORMAL if priority == "normal" else _priority(priority)

@@ -8,7 +8,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import httpx
+try:
+    import httpx
+except ModuleNotFoundError as error:
+    message = "the transports for the legacy httpx need it: pip install httpx"
+    raise ModuleNotFoundError(message, name="httpx") from error
 
 from ratekeeper.client.door import AsyncDoor, SyncDoor
 from ratekeeper.client.flow import AsyncMeteredStream, MeteredStream

@@ -136,8 +136,8 @@ def _read_yaml(name: str, text: str) -> tuple[Any, Lines]:
         import yaml
     except ImportError as error:
         message = (
-            f"{name}: reading YAML needs one more package: pip install "
-            "'ratekeeper[yaml]' (or write TOML)"
+            f"{name}: reading YAML needs one more package: pip install pyyaml "
+            "(or write TOML)"
         )
         raise ConfigError(message) from error
     lines: Lines = {}

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Enter:
-    """Stand in line, or be granted or refused at once; gives back the waiter."""
+    """Stand in line, or be granted or refused at once; the waiter tells which."""
 
     waiter: Waiter
 
