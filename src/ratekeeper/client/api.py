@@ -110,6 +110,16 @@ class Client(Front):
         timeout: float | None = ...,
         **params: Any,
     ) -> dict[str, Any]: ...
+    @overload
+    def chat_completion(
+        self,
+        *,
+        model: str,
+        messages: Sequence[Mapping[str, Any]],
+        stream: bool,
+        timeout: float | None = ...,
+        **params: Any,
+    ) -> dict[str, Any] | Stream: ...
     def chat_completion(
         self, *, timeout: float | Unset | None = UNSET, **body: Any
     ) -> Any:
@@ -267,6 +277,16 @@ class AsyncClient(Front):
         timeout: float | None = ...,  # noqa: ASYNC109 - covers the line as well
         **params: Any,
     ) -> dict[str, Any]: ...
+    @overload
+    async def chat_completion(
+        self,
+        *,
+        model: str,
+        messages: Sequence[Mapping[str, Any]],
+        stream: bool,
+        timeout: float | None = ...,  # noqa: ASYNC109 - covers the line as well
+        **params: Any,
+    ) -> dict[str, Any] | AsyncStream: ...
     async def chat_completion(
         self,
         *,
