@@ -39,6 +39,15 @@ def test_a_process_that_starts_over_and_over_draws_no_second_burst(
     assert full >= len(grants(limiter)) >= min(full, 59)
 
 
+@pytest.mark.parametrize("algorithm", list(Algorithm)[:5])
+def test_the_first_call_of_a_process_goes_at_once(algorithm: Algorithm) -> None:
+    """What room is kept for calls on their way must not hold up the only one."""
+    account = Account(unsaid=algorithm, guard_us=250_000)
+    limiter, _ = limited("60 rpm", account=account)
+
+    assert 0.0 == limiter.acquire(timeout=0).waited_s
+
+
 def test_an_answer_that_says_what_is_left_ends_the_cold_start() -> None:
     limiter, _ = limited("60 rpm", account=BUCKET)
     (first,) = grants(limiter)

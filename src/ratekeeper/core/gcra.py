@@ -121,7 +121,9 @@ class Bucket(Meter):
     def start_cold(self, now: int, pace: Meter) -> None:
         """Start with one second's worth: what an earlier process used is unknown."""
         del pace
-        self.take(max(0, self._burst - second_of(self.limit)), now)
+        left = second_of(self.limit) * self._p
+        self._tat = now * self._q + max(0, self._slack - left)  # past the guard as well
+        self._busy_since_us = now
         self.cold_until_us = now + self.limit.window_us
         self.attention = True  # so that `charged` is kept until `confirm`
 
