@@ -49,8 +49,10 @@ class _Front:
         *limits: Limit | str,
         name: str | None = None,
         store: MemoryStore | str = "memory://",
-        account: Account | None = None,
+        account: Account | str | None = None,
     ) -> None:
+        if isinstance(account, str):
+            account = _account_at(account)
         self._account = account
         self._store = open_store(store, shared=name is not None)
         self._scope = self._store.scope(name, rules_of(limits, account))
@@ -156,6 +158,12 @@ class _Front:
         )
 
 
+def _account_at(provider: str) -> Account:
+    from ratekeeper.providers.catalog import find_provider
+
+    return find_provider(provider).account()
+
+
 def _priority(name: str) -> Priority:
     try:
         return Priority[name.upper()]
@@ -199,6 +207,8 @@ class Limiter(_Front):
 
     Limiters of one `name` in one `store` share one state, sync and async mixed; the
     amounts said last are in force. Without a name the state is this limiter's own.
+    `account="openai"` makes them the limits of an account there: counted as that
+    provider counts, begun cold, with room for the time a call is on its way to it.
 
     Example:
         >>> limiter = Limiter("500 requests/minute", "120k tokens/minute")

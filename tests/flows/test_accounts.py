@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from ratekeeper import Algorithm, Denied, Grant, Limiter, MemoryStore
+from ratekeeper import Algorithm, ConfigError, Denied, Grant, Limiter, MemoryStore
 from ratekeeper.core.policy import Account
 from ratekeeper.testing import ManualClock
 
 BUCKET = Account(unsaid=Algorithm.TOKEN_BUCKET, refunds=frozenset(["tokens"]))
 
 
-def limited(*limits: str, account: Account | None) -> tuple[Limiter, ManualClock]:
+def limited(*limits: str, account: Account | str | None) -> tuple[Limiter, ManualClock]:
     clock = ManualClock(auto=True)
     return Limiter(*limits, store=MemoryStore(clock=clock), account=account), clock
 
@@ -127,3 +127,35 @@ def test_a_shorter_hint_does_not_end_a_longer_pause() -> None:
     second.refused(2)
 
     assert 30.0 == limiter.acquire().waited_s
+
+
+def test_a_limiter_knows_the_account_of_a_provider_by_its_name() -> None:
+    limiter = Limiter("60 rpm", account="anthropic")
+    nameless = Limiter("60 rpm", account="https://llm.example.com/v1")
+
+    assert Algorithm.TOKEN_BUCKET is limiter.limits[0].algorithm
+    assert Algorithm.PACED is nameless.limits[0].algorithm
+    assert 1 == len(grants(limiter))
+    assert 1 == len(grants(nameless))
+
+
+def test_a_window_of_an_account_has_room_for_a_call_on_its_way() -> None:
+    """The first calls may arrive late, and those a window later early."""
+    text = "20 requests/2s using sliding-window"
+
+    assert 2_000_000 == least_span_us(*limited(text, account=None), calls=21)
+    assert 2_100_000 < least_span_us(*limited(text, account="openai"), calls=21)
+
+
+def least_span_us(limiter: Limiter, clock: ManualClock, *, calls: int) -> int:
+    """Return the least time in which so many calls in a row were let go."""
+    went_us = []
+    for _ in range(4 * calls):
+        limiter.acquire()
+        went_us.append(clock.now_us())
+    return min(b - a for a, b in zip(went_us, went_us[calls - 1 :], strict=False))
+
+
+def test_an_account_at_no_known_provider_is_a_mistake() -> None:
+    with pytest.raises(ConfigError, match="did you mean 'anthropic'"):
+        Limiter("60 rpm", account="antropic")

@@ -63,7 +63,7 @@ def anthropic_middleware(
     `acquire`.
 
     Example:
-        >>> limiter = Limiter("50 rpm", "30k itpm")
+        >>> limiter = Limiter("50 rpm", "30k itpm", account="anthropic")
         >>> client = Anthropic(middleware=[anthropic_middleware(limiter)])
     """
     counter = Counter(limiter, find_provider(provider))

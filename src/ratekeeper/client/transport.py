@@ -34,10 +34,11 @@ class LimitedTransport(httpx2.BaseTransport):
     in line is bounded by the request's read time-out. A request may carry
     `extensions={"ratekeeper": {...}}` with `key`, `priority`, `timeout`, `again`,
     `hold`, `also`, as in `acquire`; a response carries there what its error means.
-    One limiter may serve any number of transports, threads and event loops.
+    One limiter may serve any number of transports, threads and event loops; without
+    `account=` it holds a limit of your own, and knows nothing of a call's flight.
 
     Example:
-        >>> limiter = Limiter("500 requests/minute", "120k tokens/minute")
+        >>> limiter = Limiter("500 rpm", "120k tpm", account="openai")
         >>> transport = LimitedTransport(limiter, provider="openai")
         >>> client = httpx2.Client(transport=transport)
     """
