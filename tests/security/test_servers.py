@@ -25,11 +25,11 @@ def make(request: pytest.FixtureRequest) -> clients.Opened:
 
 def _post(kind: str, url: str) -> httpx2.Response:
     if kind == "sync":
-        with ratekeeper.http_client("anthropic", "9 rpm") as client:
+        with ratekeeper.http_client("anthropic", "9k rpm") as client:
             return client.post(url, headers=KEYS, json={})
 
     async def post() -> httpx2.Response:
-        async with ratekeeper.async_http_client("anthropic", "9 rpm") as client:
+        async with ratekeeper.async_http_client("anthropic", "9k rpm") as client:
             return await client.post(url, headers=KEYS, json={})
 
     return asyncio.run(post())
