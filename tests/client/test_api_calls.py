@@ -200,7 +200,7 @@ def test_an_error_inside_a_200_is_that_error(kind: str) -> None:
 def test_an_answer_beyond_the_bound_is_not_read(
     make: clients.Opened, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ratekeeper.client.drive._LARGEST", 1 << 20)
+    monkeypatch.setattr("ratekeeper.client.call._LARGEST", 1 << 20)
     with (
         wire.Wire(wire.http(200, b" " * (3 << 20), "content-type: x")) as server,
         make(server.url) as ai,

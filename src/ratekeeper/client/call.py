@@ -58,7 +58,7 @@ class Read:
 
     answer: httpx2.Response
     turn: Turn
-    most: int = _LARGEST
+    most: int
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -135,7 +135,7 @@ def _attempt(
             return (yield from _turned_away(terms, turn, answer, attempt))
         if call.stream and "json" not in answer.headers.get("content-type", ""):
             return (yield from _opened(call, terms, turn, answer, attempt))
-        body = yield Read(answer, turn)
+        body = yield Read(answer, turn, _LARGEST)
     except Held as held:
         raise held.why from None
     except TooLarge as bound:
