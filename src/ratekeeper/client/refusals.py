@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from typing import TYPE_CHECKING, Any, assert_never
+from typing import TYPE_CHECKING, Any
 
 from ratekeeper.client import keys
 from ratekeeper.core import units
@@ -56,6 +56,8 @@ def error_of(
 ) -> RatekeeperError:
     """Return the typed error for an answer that is one."""
     said = f"{host} answered {status}{code_of(body)}"
+    limit = _limit(verdict)
+    sentence = f"{said}: {_sentence(verdict, limit, provider, key)}"
     facts: dict[str, Any] = {
         "status": status,
         "body": text_of(body, key),
@@ -64,63 +66,66 @@ def error_of(
     }
     hint_us = verdict.retry_after_us
     hint_s = None if hint_us is None else units.seconds(hint_us)
+    match verdict.kind:
+        case Kind.UNAUTHORIZED:
+            return AuthenticationError(sentence, **facts)
+        case Kind.BILLING:
+            return BillingStopped(sentence, **facts)
+        case Kind.THROTTLED | Kind.RAMP | Kind.STOPPED:
+            return ProviderThrottled(
+                sentence, retry_after_s=hint_s, limit=limit, **facts
+            )
+        case Kind.OVERLOADED:
+            return ProviderOverloaded(sentence, retry_after_s=hint_s, **facts)
+        case Kind.IMPOSSIBLE:
+            never = NeverPossible(sentence, limit=limit, attempts=attempts)
+            never.__cause__ = ProviderError(said, **facts)
+            return never
+        case Kind.FORBIDDEN | Kind.TRANSIENT | Kind.REJECTED:
+            return ProviderError(sentence, **facts)
+
+
+def _sentence(
+    verdict: Verdict, limit: str, provider: Provider, key: ApiKey | None
+) -> str:
+    """Say what the answer means and what to do."""
+    hint_us = verdict.retry_after_us
     when = "" if hint_us is None else f"; try again in {units.format_wait(hint_us)}"
-    limit = _limit(verdict)
     named = f" on {limit}" if limit else ""
     match verdict.kind:
         case Kind.UNAUTHORIZED:
             sent = f"the key of {key.source} ({key})" if key else "a call without a key"
-            return AuthenticationError(
-                f"{said}: it refuses {sent}; {keys.how_to(provider, key)}", **facts
-            )
+            return f"it refuses {sent}; {keys.how_to(provider, key)}"
         case Kind.FORBIDDEN:
-            return ProviderError(
-                f"{said}: the key is known and may not do this; check its permissions, "
-                "the project and the model's name",
-                **facts,
+            return (
+                "the key is known and may not do this; check its permissions, "
+                "the project and the model's name"
             )
         case Kind.BILLING:
-            return BillingStopped(
-                f"{said}: credit or a spend cap is used up, and waiting does not help; "
-                "see the plan and billing pages of the account",
-                **facts,
+            return (
+                "credit or a spend cap is used up, and waiting does not help; "
+                "see the plan and billing pages of the account"
             )
-        case Kind.THROTTLED | Kind.RAMP | Kind.STOPPED:
-            what = {
-                Kind.THROTTLED: f"a limit{named} is reached",
-                Kind.RAMP: "the rise in traffic was too steep",
-                Kind.STOPPED: f"an allowance{named} is used up",
-            }[verdict.kind]
-            return ProviderThrottled(
-                f"{said}: {what}{when}", retry_after_s=hint_s, limit=limit, **facts
-            )
+        case Kind.THROTTLED:
+            return f"a limit{named} is reached{when}"
+        case Kind.RAMP:
+            return f"the rise in traffic was too steep{when}"
+        case Kind.STOPPED:
+            return f"an allowance{named} is used up{when}"
         case Kind.OVERLOADED:
-            return ProviderOverloaded(
-                f"{said}: the provider is overloaded, whatever your quota{when}",
-                retry_after_s=hint_s,
-                **facts,
-            )
+            return f"the provider is overloaded, whatever your quota{when}"
         case Kind.IMPOSSIBLE:
-            never = NeverPossible(
-                f"{said}: the request is larger than a limit{named}, so no wait helps; "
-                "lower max_tokens, send less, or use another model",
-                limit=limit,
-                attempts=attempts,
+            return (
+                f"the request is larger than a limit{named}, so no wait helps; "
+                "lower max_tokens, send less, or use another model"
             )
-            never.__cause__ = ProviderError(said, **facts)
-            return never
         case Kind.TRANSIENT:
-            return ProviderError(
-                f"{said}: trouble at the provider, often short{when}", **facts
-            )
+            return f"trouble at the provider, often short{when}"
         case Kind.REJECTED:
-            return ProviderError(
-                f"{said}: the request is wrong, and the same again would fail again; "
-                "the provider's text is in .body",
-                **facts,
+            return (
+                "the request is wrong, and the same again would fail again; "
+                "the provider's text is in .body"
             )
-        case _:  # pragma: no cover
-            assert_never(verdict.kind)
 
 
 def text_of(body: bytes, key: ApiKey | None) -> str:
