@@ -206,6 +206,14 @@ def test_every_mistake_is_listed_not_the_first_alone(tmp_path: Path) -> None:
     ]
 
 
+def test_a_mistake_without_a_line_stands_apart_from_the_name(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text("[]")
+
+    with pytest.raises(ConfigError, match=r"^a\.yaml: Expected object"):
+        load(path)
+
+
 def test_an_empty_file_has_no_providers(tmp_path: Path) -> None:
     path = tmp_path / "empty.yaml"
     path.write_text("# nothing yet\n")

@@ -44,7 +44,8 @@ class Mistake:
     text: str
 
     def __str__(self) -> str:
-        where = f"{self.line}: " if self.line else ""
+        """Say it as what comes after a file's name and a colon."""
+        where = f"{self.line}: " if self.line else " "
         return f"{where}{self.name}: {self.text}" if self.name else where + self.text
 
 
