@@ -106,7 +106,15 @@ def _get(url: str) -> bytes:
 
 
 def _pip(*words: str) -> None:
-    _run("-m", "pip", "-qq", "--disable-pip-version-check", *words)
+    try:
+        _run("-m", "pip", "-qq", "--disable-pip-version-check", *words)
+    except SystemExit:
+        print(
+            "pip did not get what the lock names, as it says above. Check that "
+            "pypi.org is in reach (network, proxy, CA files) and type the same again; "
+            f"{HOME.name} is completed then."
+        )
+        raise
 
 
 def _run(*words: str) -> None:

@@ -146,6 +146,7 @@ def test_a_port_in_use_is_told_and_exits_2() -> None:
 
     assert done.returncode == 2
     assert f"cannot listen on 127.0.0.1 port {port}" in done.stderr
+    assert ": take another port, or 0 for a free one" in done.stderr
     assert done.stdout == ""
 
 

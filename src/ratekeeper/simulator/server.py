@@ -8,6 +8,7 @@ checked by other code.
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import random
 import socket
@@ -251,6 +252,8 @@ def _listen(host: str, port: int) -> socket.socket:
     except (OSError, OverflowError) as error:
         listener.close()
         why = getattr(error, "strerror", None) or str(error)
+        if getattr(error, "errno", None) == errno.EADDRINUSE:
+            why += ": take another port, or 0 for a free one"
         message = f"cannot listen on {host} port {port}: {why}"
         raise ConfigError(message) from error
     listener.listen(_BACKLOG)
