@@ -166,10 +166,6 @@ class Meter:
         """Return what a call could still take, never below 0."""
         return max(0, self.limit.amount - self.used(now))
 
-    def is_idle(self, now: int) -> bool:
-        """Say whether forgetting this meter would change nothing."""
-        return not self.attention and self.used(now) == 0
-
     def is_binding(self, now: int) -> bool:
         """Say whether forgetting this meter would forgive a key over its limit."""
         return (

@@ -92,10 +92,6 @@ class Slots(Meter):
         """Say whether a slot is held: forgetting it would let one more in."""
         return super().is_binding(now) or self.used(now) > 0
 
-    def change(self, limit: Limit, now: int) -> None:
-        """Put a changed number in force; leases above it run out by themselves."""
-        super().change(limit, now)
-
     def start_cold(self, now: int, pace: Meter) -> None:
         """Do nothing: slots of a process that ended are free."""
 

@@ -207,13 +207,13 @@ def read_object(body: bytes) -> dict[str, Any]:
     return value
 
 
-def read_count(body: Mapping[str, Any], name: str, *, least: int = 1) -> int | None:
+def read_count(body: Mapping[str, Any], name: str) -> int | None:
     """Read a whole number that may be absent; raises `BadRequest`."""
     value = body.get(name)
     if value is None:
         return None
-    if type(value) is not int or not least <= value <= _LARGEST_COUNT:
-        message = f"{name}: expected an integer of at least {least}"
+    if type(value) is not int or not 1 <= value <= _LARGEST_COUNT:
+        message = f"{name}: expected an integer of at least 1"
         raise BadRequest(message, param=name)
     return value
 

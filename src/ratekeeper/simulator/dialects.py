@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from ratekeeper.errors import ConfigError
 from ratekeeper.simulator.anthropic import Anthropic
 from ratekeeper.simulator.dialect import (
-    Call,
     Dialect,
     Endpoint,
     Headers,
@@ -123,10 +122,6 @@ class OpenAIShaped(OpenAI):
     def __init__(self, name: str) -> None:
         self.name = name
         self.key_variable = f"{name.upper().replace('-', '_')}_API_KEY"
-
-    def used(self, call: Call, output_tokens: int) -> dict[str, int]:
-        """Count every token, in and out."""
-        return super().used(call, output_tokens)
 
 
 def find_dialect(name: str) -> Dialect:

@@ -93,12 +93,10 @@ class Standing:
 
 
 class Enforcer:
-    """The limits of one account. A refused call takes nothing, but it is counted."""
+    """The limits of one account. A refused call takes nothing, unless it counts too."""
 
     def __init__(self, rules: Iterable[Rule]) -> None:
         self.rules = tuple(rules)
-        self.admitted = 0
-        self.refused: dict[str, int] = {}  # by the name of the rule
 
     @classmethod
     def from_limits(
@@ -143,11 +141,8 @@ class Enforcer:
             else:
                 refused = _worse(refused, _refusal(rule, cost, ready, now))
         if refused is None:
-            self.admitted += 1
             marks = [(rule, rule.take(cost, now), cost) for rule, cost in fits]
             return Admitted(costs, marks)
-        name = refused.rule.name
-        self.refused[name] = self.refused.get(name, 0) + 1
         for rule, cost in fits:
             if rule.counts_refused:
                 rule.take(cost, now)

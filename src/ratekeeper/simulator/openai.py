@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 _LONGEST_VECTOR = 4096
 _MOST_INPUTS = 2048  # texts in one embeddings request, OpenAI's own bound
 
+_CHAT_BOUNDS: Sequence[str] = ("max_completion_tokens", "max_tokens")
+_RESPONSE_BOUNDS: Sequence[str] = ("max_output_tokens",)
+
 _PATHS = {
     "/chat/completions": Endpoint.CHAT,
     "/responses": Endpoint.RESPONSES,
@@ -341,14 +344,7 @@ def _read_chat(endpoint: Endpoint, model: str, request: dict[str, Any]) -> Call:
     truth, estimate = counting.count_prompt(
         prompt, {name: request.get(name) for name in names}
     )
-    bounds = (
-        ("max_output_tokens",)
-        if responses
-        else (
-            "max_completion_tokens",
-            "max_tokens",
-        )
-    )
+    bounds = _RESPONSE_BOUNDS if responses else _CHAT_BOUNDS
     asked = [n for n in (read_count(request, name) for name in bounds) if n is not None]
     stream = request.get("stream")
     if stream is not None and not isinstance(stream, bool):

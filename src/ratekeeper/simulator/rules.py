@@ -75,11 +75,10 @@ class TokenBucket:
         capacity: int | None = None,
         tick_us: int = 1,
         refunds: bool = False,
-        counts_refused: bool = False,
         name: str = "",
     ) -> None:
         self.unit, self.amount, self.window_us = unit, amount, window_us
-        self.refunds, self.counts_refused = refunds, counts_refused
+        self.refunds, self.counts_refused = refunds, False
         self.name = name or f"{amount} {unit}/{window_us} us token-bucket"
         self._tick_us = tick_us
         self._full = (amount if capacity is None else capacity) * window_us
@@ -158,7 +157,6 @@ class QuantizedBucket(TokenBucket):
         quantum_us: int = SECOND_US,
         tick_us: int = 1,
         refunds: bool = False,
-        counts_refused: bool = False,
         name: str = "",
     ) -> None:
         super().__init__(
@@ -167,7 +165,6 @@ class QuantizedBucket(TokenBucket):
             unit=unit,
             tick_us=tick_us,
             refunds=refunds,
-            counts_refused=counts_refused,
             name=name or f"{amount} {unit}/{window_us} us quantized",
         )
         self._full = max(window_us, min(self._full, amount * quantum_us))
@@ -188,12 +185,11 @@ class SlidingLog:
         *,
         unit: str = "requests",
         refunds: bool = False,
-        counts_refused: bool = False,
         longest: int = 200_000,
         name: str = "",
     ) -> None:
         self.unit, self.amount, self.window_us = unit, amount, window_us
-        self.refunds, self.counts_refused = refunds, counts_refused
+        self.refunds, self.counts_refused = refunds, False
         self.name = name or f"{amount} {unit}/{window_us} us sliding-log"
         self._longest = longest
         self._entries: collections.deque[list[int]] = collections.deque()
@@ -286,11 +282,10 @@ class FixedWindow:
         unit: str = "requests",
         calendar: Calendar | None = None,
         refunds: bool = False,
-        counts_refused: bool = False,
         name: str = "",
     ) -> None:
         self.unit, self.amount, self.window_us = unit, amount, window_us
-        self.refunds, self.counts_refused = refunds, counts_refused
+        self.refunds, self.counts_refused = refunds, False
         self.name = name or f"{amount} {unit}/{window_us} us fixed-window"
         self._calendar = calendar or EveryPeriod(window_us)
         self._start = self._end = 0
