@@ -119,3 +119,31 @@ def test_a_cold_start_changes_nothing_as_it_is_paced_already() -> None:
 
     assert not meter.attention
     assert meter.wait_us(10, START) == 0
+
+
+def test_what_was_refused_goes_on_evenly_without_a_burst() -> None:
+    """A provider that counts seconds would refuse the burst again and again."""
+    meter = paced("300 requests/minute")
+    meter.admit(1, START)
+    meter.pause(START + SECOND)
+    meter.back(1, START, START)
+    now = START + SECOND
+    gaps = []
+    for _ in range(10):
+        gaps.append(meter.delay_us(1, now))
+        now += gaps[-1]
+        meter.admit(1, now)
+
+    assert [0] + 9 * [SECOND // 5] == gaps
+
+
+def test_a_pause_forgives_no_debt() -> None:
+    meter = paced("300 tokens/minute")
+    meter.admit(100, START)
+    meter.pause(START + SECOND)
+
+    assert 19 * SECOND + SECOND // 5 == meter.delay_us(1, START)
+
+    meter.back(100, START, START)
+
+    assert SECOND == meter.delay_us(1, START)

@@ -127,6 +127,13 @@ class Bucket(Meter):
         self.cold_until_us = now + self.limit.window_us
         self.attention = True  # so that `charged` is kept until `confirm`
 
+    def drain(self, until_us: int) -> None:
+        """Leave no more than one unit at `until_us`, whatever is given back later."""
+        drained = until_us * self._q + self._slack - self._p
+        if self._tat < drained:
+            self._tat = drained
+            self._busy_since_us = until_us
+
     def _level(self, left: int, now: int) -> None:
         """Hold what the provider says is left."""
         self._tat = now * self._q + max(0, self._burst - left) * self._p

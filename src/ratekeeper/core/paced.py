@@ -77,5 +77,10 @@ class Paced(Meter):
         self._bucket.change(limit, now)
         self._log.change(limit, now)
 
+    def pause(self, until_us: int) -> None:
+        """Refuse every call until then, and go on evenly: a burst was too much."""
+        super().pause(until_us)
+        self._bucket.drain(self.paused_until_us)
+
     def start_cold(self, now: int, pace: Meter) -> None:
         """Do nothing: pacing is what a cold start is."""
