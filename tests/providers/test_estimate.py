@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import base64
-import itertools
 import json
 import random
-import re
 import time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ratekeeper.providers import estimate
-from ratekeeper.providers.estimate import Prompt, family_of, text_tokens
+from ratekeeper.providers.estimate import Prompt, family_of, measure, text_tokens
+from ratekeeper.providers.weights import WEIGHTS
 
-FAMILIES = sorted(estimate._WEIGHTS)
+FAMILIES = sorted(WEIGHTS)
 ENGLISH = (
     "It was a bright cold day in April, and the clocks were striking thirteen. "
     "Winston, his chin nuzzled into his breast, slipped quickly through the doors. "
@@ -91,100 +89,6 @@ def test_a_long_run_is_not_free(text: str, least: int) -> None:
         assert text_tokens(text, family) >= least
 
 
-CLASSES = {
-    9: "\u00c0-\u024f\u1e00-\u1eff",
-    10: "\u0370-\u052f",
-    11: "\u0590-\u07ff",
-    12: "\u0900-\u0fff",
-    13: "\u3040-\u30ff",
-    14: "\u3400-\u4dbf\u4e00-\u9fff",
-    15: "\uac00-\ud7af",
-    16: "\u2000-\u206f\u3000-\u303f\uff00-\uffef",
-}
-ALPHABET = "aaabZQ019  \t\n\r.,=!\x00\x7féßжش\u0915のア漢字한。\uff01😀\ud800"
-
-
-def kind(character: str) -> str:
-    if character.isascii():
-        if character.isalpha():
-            return "word"
-        if character.isdigit():
-            return "digit"
-        if character in "\n\r":
-            return "line"
-        if character in " \t":
-            return "space"
-        return "mark" if character.isprintable() else "control"
-    for index, ranges in CLASSES.items():
-        if re.match(f"[{ranges}]", character):
-            return str(index)
-    return "other"
-
-
-def naive(text: str, weights: tuple[int, ...]) -> int:
-    """Weigh a text run by run, as the table of weights is explained."""
-    total = 0
-    for name, group in itertools.groupby(text, kind):
-        run = "".join(group)
-        n = len(run)
-        if name == "word":
-            total += weights[0] + max(0, min(n, 12) - 5) * weights[1]
-            total += max(0, n - 12) * weights[2] + max(0, n - 24) * 1000
-            total += len(re.findall("[a-z](?=[A-Z])", run)) * weights[3]
-            total += len(re.findall("(?=[A-Z][A-Z][a-z])", run)) * weights[3]
-        elif name == "digit":
-            total += n * weights[4] + weights[5]
-        elif name == "line":
-            total += weights[6]
-            if n > 4:
-                total += n * (1000 if "\r" in run else 125)
-        elif name == "mark":
-            total += n * weights[7] + weights[8]
-            if n > 6:
-                total += n * 1000 // 32 if len(set(run)) <= 2 else n * 600
-        elif name == "control":
-            total += n * 1000
-        elif name == "other":
-            total += len(run.encode("utf-8", "surrogatepass")) * weights[17]
-        elif name != "space":
-            total += n * weights[int(name)]
-    ascii_text = re.sub(r"[^\x00-\x7f]+", " ", text)
-    for run in re.findall(r"[ \t]+", ascii_text):
-        total += len(run) // 32 * 2000
-    return total
-
-
-@given(
-    st.lists(
-        st.tuples(st.text(ALPHABET, min_size=1, max_size=3), st.integers(1, 40)),
-        max_size=8,
-    ).map(lambda runs: "".join(text * times for text, times in runs))
-    | st.text(ALPHABET, max_size=100)
-    | st.text(max_size=50),
-    st.sampled_from(FAMILIES),
-)
-def test_a_text_is_weighed_as_a_naive_account_weighs_it(text: str, family: str) -> None:
-    weights = estimate._WEIGHTS[family]
-
-    assert naive(text, weights) == estimate._weigh(text, weights)
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_runs_of_every_length_are_weighed_as_the_naive_account_weighs_them(
-    family: str,
-) -> None:
-    weights = estimate._WEIGHTS[family]
-    runs = [
-        c * n
-        for c in "aZ0.=\n\r \té漢"
-        for n in (1, 4, 5, 6, 7, 12, 13, 24, 25, 33, 65)
-    ]
-
-    assert [naive(run, weights) for run in runs] == [
-        estimate._weigh(run, weights) for run in runs
-    ]
-
-
 @given(st.text(max_size=500), st.sampled_from(FAMILIES))
 def test_an_estimate_is_never_above_the_bytes(text: str, family: str) -> None:
     most = len(text.encode("utf-8", "surrogatepass"))
@@ -250,6 +154,17 @@ def test_a_million_characters_never_hang(text: str) -> None:
         ("claude-3-5-haiku-latest", "claude-3"),
         ("claude-opus-4-8", "claude"),
         ("anthropic/claude-sonnet-5", "claude"),
+        ("claude-opus-4-20250514", "claude-3"),
+        ("claude-opus-4@20250514", "claude-3"),
+        ("claude-sonnet-4.5", "claude-3"),
+        ("claude-opus-4-6", "claude-3"),
+        ("claude-haiku-4-5-20251001", "claude-3"),
+        ("claude-opus-4-7-20260416", "claude"),
+        ("claude-opus-4-10", "claude"),
+        ("us.anthropic.claude-opus-4-8-v1:0", "claude"),
+        ("anthropic.claude-3-5-sonnet-20241022-v2:0", "claude-3"),
+        ("us.deepseek.r1-v1:0", "deepseek"),
+        ("accounts/fireworks/models/deepseek-v3", "deepseek"),
         ("deepseek-chat", "deepseek"),
         ("Qwen3-max", "qwen"),
         ("glm-4.7", "glm"),
@@ -338,6 +253,22 @@ def test_token_numbers_are_counted_as_tokens(value: object, count: int) -> None:
     prompt.add_numbered(value)
 
     assert count == prompt.tokens("modern")
+
+
+@given(st.text(max_size=300), st.sampled_from(FAMILIES))
+def test_a_measure_is_the_estimate_and_the_kind_of_script(
+    text: str, family: str
+) -> None:
+    tokens_, kind = measure(text, family)
+
+    assert text_tokens(text, family) == tokens_
+    assert kind in {"cjk", "other", "dense", "latin"}
+
+
+def test_the_kind_of_a_very_long_text_is_its_densest_slices() -> None:
+    text = ENGLISH * 3000 + CHINESE * 3000
+
+    assert measure(text)[1] == "cjk"
 
 
 def test_two_kilobytes_are_estimated_in_well_under_a_millisecond() -> None:
