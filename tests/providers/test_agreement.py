@@ -139,8 +139,8 @@ def test_usage_is_found_in_streams_and_answers(
     plain = fed(provider, path, body, "application/json", b"\n\n" + whole)
     assert expected == stream.usage() == plain.usage()
     assert tokens == stream.flowed()
-    assert stream.failure() is None
-    assert plain.failure() is None
+    assert stream.failure(NOW_US) is None
+    assert plain.failure(NOW_US) is None
 
 
 @pytest.mark.parametrize(("name", "path"), PLACES)
@@ -239,7 +239,7 @@ def test_every_trouble_inside_a_stream_is_understood(name: str) -> None:
         (Trouble.SERVER, Kind.TRANSIENT),
     ):
         data = dialect.stream_error(call, Problem(trouble=trouble))
-        failure = fed(provider, place, body, "text/event-stream", data).failure()
+        failure = fed(provider, place, body, "text/event-stream", data).failure(NOW_US)
 
         assert failure is not None
         assert kind is failure.kind

@@ -31,6 +31,11 @@ Used = st.builds(
 )
 
 
+def settle(way: Counting, facts: RequestFacts, usage: Usage) -> dict[str, int]:
+    free = way is Counting.GENERATED
+    return counting.charged(way, facts, usage, cached_free=free)
+
+
 @pytest.mark.parametrize(
     ("way", "facts", "charged", "reserved", "used", "over"),
     [
@@ -41,6 +46,9 @@ Used = st.builds(
         (Counting.SUM, FACTS, 500, 500, 180, 990),
         (Counting.INPUT, FACTS, 100, 100, 120, 90),
         (Counting.GENERATED, FACTS, 100, 500, 130, 990),
+        (Counting.FIXED, FACTS, 500, 500, 500, 500),
+        (Counting.FIXED, SHORT, 130, 130, 130, 130),
+        (Counting.BURNDOWN, FACTS, 500, 500, 180, 990),
     ],
 )
 def test_tokens_are_counted_as_the_provider_counts(
@@ -55,14 +63,14 @@ def test_tokens_are_counted_as_the_provider_counts(
 
     assert (charged, reserved) == (costs.charged["tokens"], costs.reserved["tokens"])
     assert (used, over) == (
-        counting.charged(way, facts, USED)["tokens"],
-        counting.charged(way, facts, OVER)["tokens"],
+        settle(way, facts, USED)["tokens"],
+        settle(way, facts, OVER)["tokens"],
     )
 
 
 def test_generated_output_takes_nothing_at_first_and_is_held() -> None:
     costs = counting.costs(Counting.GENERATED, FACTS)
-    settled = counting.charged(Counting.GENERATED, FACTS, USED)
+    settled = settle(Counting.GENERATED, FACTS, USED)
 
     assert (0, 400) == (costs.charged["output_tokens"], costs.reserved["output_tokens"])
     assert (70, 60) == (settled["input_tokens"], settled["output_tokens"])
@@ -73,7 +81,44 @@ def test_cached_input_counts_for_the_one_model_where_it_does() -> None:
         endpoint=Endpoint.MESSAGES, model="claude-3-5-haiku-latest", input_tokens=100
     )
 
-    assert 120 == counting.charged(Counting.GENERATED, facts, USED)["input_tokens"]
+    assert 120 == settle(Counting.GENERATED, facts, USED)["input_tokens"]
+
+
+@pytest.mark.parametrize(
+    ("model", "factor"),
+    [
+        ("claude-3-7-sonnet-20250219-v1:0", 5),
+        ("claude-sonnet-4-6", 5),
+        ("claude-opus-4-7-v1:0", 5),
+        ("claude-opus-4-8-v1:0", 15),
+        ("claude-sonnet-5-v1:0", 10),
+        ("claude-fable-5-1-v1:0", 10),
+        ("openai.gpt-5.6", 10),
+        ("amazon.nova-pro-v1:0", 1),
+        ("claude-3-5-sonnet-20241022-v2:0", 1),
+        ("", 1),
+    ],
+)
+def test_output_burns_down_at_the_models_rate_when_the_call_has_ended(
+    model: str, factor: int
+) -> None:
+    facts = RequestFacts(
+        endpoint=Endpoint.CONVERSE, model=model, input_tokens=3000, max_output=32_000
+    )
+    used = Usage(input_tokens=4000, output_tokens=1000, cache_read_tokens=500)
+    settled = counting.charged(Counting.BURNDOWN, facts, used, cached_free=True)
+
+    assert 35_000 == counting.costs(Counting.BURNDOWN, facts).charged["tokens"]
+    assert 3500 + 1000 * factor == settled["tokens"]
+    assert 1000 == settled["output_tokens"]
+
+
+def test_bedrock_holds_all_a_model_may_write_where_nobody_bounds_it() -> None:
+    facts = RequestFacts(endpoint=Endpoint.CONVERSE, input_tokens=100)
+    costs = counting.costs(Counting.BURNDOWN, facts)
+
+    assert 100 + UNSET_OUTPUT == costs.charged["tokens"]
+    assert 64_100 == costs.reserved["tokens"]
 
 
 def test_a_call_without_a_bound_holds_a_guess() -> None:
@@ -130,7 +175,7 @@ def test_what_is_held_is_never_less_than_what_is_charged(
 def test_what_does_not_come_back_is_never_settled_below_its_charge(
     way: Counting, facts: RequestFacts, usage: Usage
 ) -> None:
-    settled = counting.charged(way, facts, usage)
+    settled = settle(way, facts, usage)
     at_first = counting.costs(way, facts).charged
 
     assert set(at_first) == set(settled)

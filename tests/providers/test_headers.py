@@ -332,20 +332,22 @@ def test_deepseek_shows_nothing() -> None:
 @pytest.mark.parametrize(
     ("limit", "remaining", "reading"),
     [
-        ("0", "0", Reading(unit="requests", remaining=0)),
+        ("0", "0", None),  # as Azure's Responses API does
+        ("-1", "-1", None),
         ("0", "-1", None),
         ("500", "501", Reading(unit="requests", limit=500)),
         ("500", "-1", Reading(unit="requests", limit=500)),
-        ("-1", "7", Reading(unit="requests", remaining=7)),
+        ("-1", "7", None),
+        ("", "7", None),
+        (None, "7", Reading(unit="requests", remaining=7)),
     ],
 )
 def test_a_limit_of_nothing_and_more_than_all_of_it_say_nothing(
-    limit: str, remaining: str, reading: Reading | None
+    limit: str | None, remaining: str, reading: Reading | None
 ) -> None:
-    shown = {
-        "x-ratelimit-limit-requests": limit,
-        "x-ratelimit-remaining-requests": remaining,
-    }
+    shown = {"x-ratelimit-remaining-requests": remaining}
+    if limit is not None:
+        shown["x-ratelimit-limit-requests"] = limit
     expected = () if reading is None else (reading,)
 
     assert expected == find_provider("openai").readings(shown, NOW_US)

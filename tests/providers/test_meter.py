@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from ratekeeper.providers.catalog import PROVIDERS, find_provider
 from ratekeeper.providers.facts import Endpoint, Kind, Meter, RequestFacts, Usage
 from ratekeeper.providers.meter import ANSWER_TAIL, WHOLE_ANSWER
+from tests.providers.malformed import NOW_US
 
 CHAT = RequestFacts(endpoint=Endpoint.CHAT, stream=True)
 MESSAGES = RequestFacts(endpoint=Endpoint.MESSAGES, stream=True)
@@ -86,7 +87,7 @@ def test_the_last_event_of_a_response_tells_the_usage(end: str) -> None:
         Usage(input_tokens=20, output_tokens=9, cache_read_tokens=5, reasoning_tokens=4)
         == meter.usage()
     )
-    assert (end == "failed") == (meter.failure() is not None)
+    assert (end == "failed") == (meter.failure(NOW_US) is not None)
 
 
 def test_a_message_tells_its_usage_in_two_halves_and_the_last_word_counts() -> None:
@@ -296,7 +297,7 @@ def test_an_error_inside_a_good_answer_is_found(
     for meter in (stream(provider, event), answer(provider, event)):
         if isinstance(event, dict) and event.get("type") == "response.failed":
             meter = stream(provider, event)  # noqa: PLW2901 - it is an event alone
-        failure = meter.failure()
+        failure = meter.failure(NOW_US)
 
         assert failure is not None
         assert kind is failure.kind
@@ -306,7 +307,7 @@ def test_the_first_error_of_a_stream_is_the_one() -> None:
     meter = stream(
         "openai", {"error": {"code": "slow_down"}}, {"error": {"code": "server_error"}}
     )
-    failure = meter.failure()
+    failure = meter.failure(NOW_US)
 
     assert failure is not None
     assert failure.kind is Kind.RAMP
@@ -318,7 +319,7 @@ def test_a_wait_named_inside_a_stream_is_read() -> None:
         "message": "Rate limit reached on tokens per min (TPM): Limit 5, Used 5, "
         "Requested 1. Please try again in 1.146s.",
     }
-    failure = stream("openai", {"error": error}).failure()
+    failure = stream("openai", {"error": error}).failure(NOW_US)
 
     assert failure is not None
     assert (1_146_000, "tokens", 60_000_000) == (
@@ -480,7 +481,7 @@ def test_any_bytes_at_all_are_looked_at(chunks: list[bytes], kind: str) -> None:
             meter.feed(b"\n\ndata: " + chunk + b"\n\n")
 
         assert meter.flowed() >= 0
-        assert meter.usage() is None or meter.failure() is None
+        assert meter.usage() is None or meter.failure(NOW_US) is None
 
 
 JSON = st.recursive(

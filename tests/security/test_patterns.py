@@ -40,6 +40,7 @@ def _in_stream(text: str) -> None:
     meter = OPENAI.meter(RequestFacts(endpoint=Endpoint.CHAT), "text/event-stream")
     said = f'data: {{"error": {{"code": "{text}", "message": "{text}"}}}}\n\n'
     meter.feed(said.encode())
+    meter.failure(0)
 
 
 READERS: dict[str, Callable[[str], object]] = {

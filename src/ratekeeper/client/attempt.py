@@ -113,6 +113,7 @@ class Attempt:
         self._open = [grant]  # popped once, by whichever ending is first
         self._meter: Meter | None = None
         self._decode: Decoder | None = None
+        self._answered_us = 0
 
     def unsent(self) -> None:
         """Give all back: the provider never heard of it."""
@@ -128,8 +129,9 @@ class Attempt:
         `plain` says that the body has been decoded already.
         """
         provider = self._counter.provider
+        self._answered_us = self._counter.now_us()
         if self._open:
-            for reading in provider.readings(headers, self._counter.now_us()):
+            for reading in provider.readings(headers, self._answered_us):
                 self._confirm(self._open[0], reading)
         self._meter = provider.meter(self._ask.facts, headers.get("content-type", ""))
         self._decode = decoder("" if plain else headers.get("content-encoding", ""))
@@ -182,7 +184,7 @@ class Attempt:
         if meter is None:
             grant.release()
             return
-        usage, failure = meter.usage(), meter.failure()
+        usage, failure = meter.usage(), meter.failure(self._answered_us)
         if usage is None:
             actual = provider.partial(facts, meter.flowed())
         else:

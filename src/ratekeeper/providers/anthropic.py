@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from ratekeeper.providers import shapes
@@ -19,11 +20,17 @@ if TYPE_CHECKING:
 
 _PROMPT = ("system", "messages", "tools", "mcp_servers", "output_format")
 _INPUTS = ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
+# Claude on Vertex: the model is in the path.
+_VERTEX = re.compile(
+    r"/publishers/anthropic/models/([^/:]{1,256}):(?:rawPredict|streamRawPredict)"
+)
 _DELTAS = ("text", "thinking", "partial_json")
 
 
 class AnthropicShapes:
     """Reads what Anthropic's SDK sends and what its API answers."""
+
+    usage_name = "usage"
 
     def read_request(
         self, method: str, path: str, body: bytes, margin: int
@@ -35,7 +42,8 @@ class AnthropicShapes:
         request = shapes.read_object(body)
         if request is None:
             return shapes.unreadable(endpoint, body)
-        model = shapes.model_of(request)
+        on_vertex = _VERTEX.search(path)
+        model = shapes.model_of(request) if on_vertex is None else on_vertex[1]
         put = _input_tokens(request, model)
         return RequestFacts(
             endpoint=endpoint,
@@ -62,6 +70,8 @@ class AnthropicShapes:
                 return shapes.Glimpse(usage=shapes.inner(value, "usage") or None)
             case "error":
                 return shapes.Glimpse(error=shapes.inner(value, "error"))
+            case str(kind) if kind.endswith("Exception"):  # where Bedrock carries it
+                return shapes.Glimpse(error={"code": kind})
             case _:
                 return shapes.Glimpse()
 
@@ -107,7 +117,7 @@ class AnthropicShapes:
 def _endpoint(method: str, path: str) -> Endpoint:
     if method.upper() == "POST":
         path = shapes.clean_path(path)
-        if path.endswith("/messages"):
+        if path.endswith("/messages") or _VERTEX.search(path):
             return Endpoint.MESSAGES
         if path.endswith("/messages/count_tokens"):
             return Endpoint.COUNT_TOKENS

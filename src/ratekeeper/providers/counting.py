@@ -1,6 +1,6 @@
 """Counting: what a call takes from each unit, by the way its provider counts.
 
-Knows five ways of counting and nothing of bytes. Every answer names all four units, so
+Knows seven ways of counting and nothing of bytes. Every answer names all four units, so
 that any limit finds its own. Where nobody knows better, the figure is the larger.
 """
 
@@ -21,12 +21,28 @@ UNSET_OUTPUT = 1000
 # Claude models whose cached input counts like any other.
 _CACHE_COUNTS = ("claude-3-5-haiku", "claude-haiku-3-5")
 
+# What Bedrock holds for a call that sets no bound: the model's own, which no table
+# knows. The most that current Claude models write unasked.
+_BEDROCK_UNSET = 64_000
+# How much an output token counts on Bedrock, by the model's name; 1 for the rest.
+_BURNDOWN = (  # the first that fits
+    (15, ("claude-opus-4-8", "claude-sonnet-4-8", "claude-haiku-4-8")),
+    (5, ("claude-3-7", "claude-opus-4", "claude-sonnet-4", "claude-haiku-4")),
+    (10, ("claude-sonnet-5", "claude-opus-5", "claude-fable-5", "gpt-5.6")),
+)
+
 _COUNTED = {
     Endpoint.CHAT,
     Endpoint.RESPONSES,
     Endpoint.EMBEDDINGS,
     Endpoint.MESSAGES,
+    Endpoint.GENERATE,
+    Endpoint.COHERE_CHAT,
+    Endpoint.CONVERSE,
 }
+
+
+_BOTH = {Counting.SUM, Counting.FIXED, Counting.BURNDOWN}
 
 
 def costs(counting: Counting, facts: RequestFacts) -> Costs:
@@ -45,20 +61,25 @@ def costs(counting: Counting, facts: RequestFacts) -> Costs:
     if counting is Counting.INPUT:
         alone = _units(1, put, put, most)
         return Costs(charged=alone, reserved=alone)
-    if counting is Counting.SUM:
+    if counting in _BOTH:
         both = _units(1, put + most, put, most)
-        return Costs(charged=both, reserved=both)
+        held = both
+        if counting is Counting.BURNDOWN and facts.max_output is None:
+            unset = _BEDROCK_UNSET * facts.choices
+            held = _units(1, put + unset, put, unset)
+        return Costs(charged=both, reserved=held)
     greater = _units(1, _greater(facts), put, most)
     if counting is Counting.GREATER:
         return Costs(charged=greater, reserved=greater)
     return Costs(charged=greater, reserved=_units(1, put + most, put, most))
 
 
-def charged(counting: Counting, facts: RequestFacts, usage: Usage) -> dict[str, int]:
+def charged(
+    counting: Counting, facts: RequestFacts, usage: Usage, *, cached_free: bool
+) -> dict[str, int]:
     """Say what a call came to, now that its answer has told."""
     put = usage.input_tokens
-    free = counting is Counting.GENERATED and not facts.model.startswith(_CACHE_COUNTS)
-    if free:
+    if cached_free and not facts.model.startswith(_CACHE_COUNTS):
         put = max(0, put - usage.cache_read_tokens)
     return _settled(counting, facts, put, usage.output_tokens)
 
@@ -81,13 +102,24 @@ def _settled(
     if facts.endpoint not in _COUNTED:
         return dict(costs(counting, facts).charged)
     tokens = put + out
-    if counting is Counting.INPUT:
+    if counting is Counting.FIXED:
+        return dict(costs(counting, facts).charged)
+    if counting is Counting.BURNDOWN:
+        tokens = put + out * _burndown(facts.model)
+    elif counting is Counting.INPUT:
         tokens = put
     elif counting is Counting.GREATER:
         tokens = _greater(facts)
     elif counting is Counting.RELAY:
         tokens = max(tokens, _greater(facts))
     return _units(1, tokens, put, out)
+
+
+def _burndown(model: str) -> int:
+    for factor, names in _BURNDOWN:
+        if any(name in model for name in names):
+            return factor
+    return 1
 
 
 def _greater(facts: RequestFacts) -> int:

@@ -19,6 +19,9 @@ class Dialect(StrEnum):
 
     OPENAI = "openai"
     ANTHROPIC = "anthropic"
+    GEMINI = "gemini"
+    COHERE = "cohere"
+    BEDROCK = "bedrock"
 
 
 class Counting(StrEnum):
@@ -31,6 +34,8 @@ class Counting(StrEnum):
     SUM = "sum"  # input and max_tokens at first; what the call came to, at the end
     INPUT = "input"  # input alone
     GENERATED = "generated"  # input at first; output as it is generated
+    FIXED = "fixed"  # input and max_tokens; never corrected
+    BURNDOWN = "burndown"  # as SUM, output at the end times a factor of the model's
 
 
 class Endpoint(StrEnum):
@@ -41,7 +46,14 @@ class Endpoint(StrEnum):
     EMBEDDINGS = "embeddings"
     MESSAGES = "messages"
     COUNT_TOKENS = "count_tokens"
+    GENERATE = "generate"  # Gemini's own
+    COHERE_CHAT = "cohere_chat"  # Cohere's own
+    CONVERSE = "converse"  # Bedrock's own
     OTHER = "other"  # counts as a request and takes no tokens
+
+
+# What is served in a provider's own shape alone, beside OpenAI's.
+NATIVE = frozenset([Endpoint.GENERATE, Endpoint.COHERE_CHAT, Endpoint.CONVERSE])
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,5 +150,5 @@ class Meter(Protocol):
     def flowed(self) -> int:
         """Return an estimate of the output tokens seen so far, 0 if none."""
 
-    def failure(self) -> Verdict | None:
+    def failure(self, now_us: int) -> Verdict | None:
         """Return the error that came inside a 200 answer, None where none did."""

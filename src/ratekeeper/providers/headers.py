@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import re
+import zoneinfo
 from collections.abc import Iterable, Mapping
 
 from ratekeeper.core.units import DAY, HOUR, MINUTE, SECOND
@@ -97,20 +98,25 @@ _REGAIN = re.compile(
     r"regain access on ([0-9]{4}-[0-9]{2}-[0-9]{2}) at ([0-9]{2}:[0-9]{2}) UTC",
     re.ASCII,
 )
+_LOCAL_MOMENT = re.compile(
+    r"([0-9]{4}-[0-9]{2}-[0-9]{2})[ T]([0-9]{2}:[0-9]{2}:[0-9]{2})", re.ASCII
+)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class HeaderRow:
     """How a provider shows one limit: the names of three headers.
 
-    `rounded_to` is the step its `remaining` is rounded to, 1 where it is exact;
-    `repeats` says that it may only show again what another row has shown.
+    `period` names one that tells its window in seconds. `rounded_to` is the step its
+    `remaining` is rounded to, 1 where it is exact; `repeats` says that it may only show
+    again what another row has shown.
     """
 
     unit: str
-    limit: str
-    remaining: str
-    reset: str
+    limit: str = ""
+    remaining: str = ""
+    reset: str = ""
+    period: str = ""
     window_us: int | None = None
     rounded_to: int = 1
     repeats: bool = False
@@ -131,11 +137,18 @@ def fold(headers: HeaderSource) -> dict[str, str]:
     return folded
 
 
-def read_hint(fields: Mapping[str, str], text: str, now_us: int) -> int | None:
-    """Return how long the provider asks to wait: from headers first, then its words."""
+def read_hint(
+    fields: Mapping[str, str], text: str, now_us: int, delay: str = ""
+) -> int | None:
+    """Return how long the provider asks to wait.
+
+    Headers are read first, then the body's own `delay`, then its words.
+    """
     hint = _scaled(fields.get("retry-after-ms"), _MILLISECOND)
     if hint is None:
         hint = read_retry_after(fields.get("retry-after"), fields.get("date"), now_us)
+    if hint is None:
+        hint = read_proto_duration(delay)
     if hint is None:
         hint = read_words(text, now_us)
     return hint
@@ -213,6 +226,11 @@ def read_go_duration(value: str) -> int | None:
     return _bounded(-(-total_ns // 1000))
 
 
+def read_proto_duration(value: str) -> int | None:
+    """Read a duration as protobuf writes it in JSON: 25s, 34.4s, 36000s."""
+    return _scaled(value[:-1], SECOND) if value.endswith("s") else None
+
+
 def read_reset(value: str | None, now_us: int) -> int | None:
     """Read when a limit is whole again, however it is said, as a wait.
 
@@ -256,42 +274,77 @@ def _read_said(wait: str) -> int | None:
     return read_go_duration(wait) if scale is None else _scaled(number, scale)
 
 
+def read_local_moment(text: str, now_us: int, offset: str) -> int | None:
+    """Find a moment such as 2026-11-24 09:30:00 in a text, told in a zone's own time."""
+    match = _LOCAL_MOMENT.search(text[:_LONGEST_TEXT])
+    if match is None:
+        return None
+    moment = read_rfc3339(f"{match[1]}T{match[2]}{offset}")
+    return None if moment is None else _bounded(moment - now_us)
+
+
 def read_readings(
-    rows: Iterable[HeaderRow], fields: Mapping[str, str], now_us: int
+    rows: Iterable[HeaderRow],
+    fields: Mapping[str, str],
+    now_us: int,
+    *,
+    bare: bool = False,
 ) -> tuple[Reading, ...]:
     """Return the limits that the headers show; a row they say nothing of is left out.
 
-    A limit of 0 says that the provider does not know it; more remaining than the limit
-    says nothing either. A moment is read against the answer's own `Date`.
+    A limit of 0 or -1 says that the provider does not know it; more remaining than the
+    limit says nothing either. A moment is read against the answer's own `Date`. With
+    `bare`, a row that tells its reset alone is there too.
     """
     answered: int | None = None
     readings: list[Reading] = []
     for row in rows:
-        limit = _count(fields.get(row.limit)) or None
-        remaining = _count(fields.get(row.remaining))
-        if remaining is not None and limit is not None:
-            if remaining > limit:
-                remaining = None
-            elif remaining < limit:
-                remaining = max(0, remaining - row.rounded_to // 2)
-        if limit is None and remaining is None:
+        limit, remaining = _limit_of(row, fields)
+        if limit is None and remaining is None and not (bare and row.reset in fields):
             continue
         others = {one.limit for one in readings if one.unit != "requests"}
         if row.repeats and limit in others:
             continue
+        period = _count(fields.get(row.period))
         if answered is None:
             date = read_http_date(fields.get("date"), now_us)
             answered = now_us if date is None else date
         readings.append(
             Reading(
                 unit=row.unit,
-                window_us=row.window_us,
+                window_us=period * SECOND if period else row.window_us,
                 limit=limit,
                 remaining=remaining,
                 full_after_us=read_reset(fields.get(row.reset), answered),
             )
         )
     return tuple(readings)
+
+
+def _limit_of(
+    row: HeaderRow, fields: Mapping[str, str]
+) -> tuple[int | None, int | None]:
+    limit = _count(fields.get(row.limit)) or None
+    remaining = _count(fields.get(row.remaining))
+    if remaining is None or row.limit not in fields:
+        return limit, remaining
+    if limit is None or remaining > limit:
+        return limit, None
+    if remaining < limit:
+        remaining = max(0, remaining - row.rounded_to // 2)
+    return limit, remaining
+
+
+def day_end_us(now_us: int, zone: str) -> int | None:
+    """Return how long until the next midnight somewhere, None if nobody knows where."""
+    try:
+        there = zoneinfo.ZoneInfo(zone)
+    except (zoneinfo.ZoneInfoNotFoundError, OSError):  # a system without zone data
+        return None
+    now = _EPOCH + datetime.timedelta(microseconds=now_us)
+    tomorrow = now.astimezone(there).date() + datetime.timedelta(days=1)
+    midnight = datetime.datetime.combine(tomorrow, datetime.time(), there)
+    return _micros(midnight) - now_us
 
 
 def month_end_us(now_us: int) -> int:

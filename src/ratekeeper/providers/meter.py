@@ -14,28 +14,35 @@ import json
 from typing import TYPE_CHECKING
 
 from ratekeeper.providers import shapes, verdict
+from ratekeeper.providers.eventstream import EventStreamParser
 from ratekeeper.providers.facts import Endpoint, Meter, RequestFacts, Usage, Verdict
 from ratekeeper.providers.sse import SseParser
 
 if TYPE_CHECKING:
-    from ratekeeper.providers.shapes import Json, Shapes
+    from collections.abc import Callable
+
+    from ratekeeper.providers.shapes import Glimpse, Json, Shapes
+    from ratekeeper.providers.verdict import ErrorFacts
+
+    Judge = Callable[[ErrorFacts, int], Verdict]  # of an error inside a 200, and when
 
 WHOLE_ANSWER = 256 * 1024  # an answer of 50,000 tokens, or 8 embeddings
 ANSWER_TAIL = 16 * 1024  # usage and what may follow it, such as 16 metadata values
 
 BYTES_PER_TOKEN = 4  # what flows is counted like text at admission
 _DECODER = json.JSONDecoder()
-_USAGE = '"usage"'
 
 
 def meter(
-    language: Shapes, provider: str, facts: RequestFacts, content_type: str
+    language: Shapes, judge: Judge, facts: RequestFacts, content_type: str
 ) -> Meter:
     """Return the meter for an answer of this content type."""
     kind = content_type.lower()
+    if "eventstream" in kind:
+        return StreamMeter(language, judge, facts, EventStreamParser())
     if "event-stream" in kind or (facts.stream and not kind):
-        return StreamMeter(language, provider, facts)
-    return AnswerMeter(language, provider, facts)
+        return StreamMeter(language, judge, facts)
+    return AnswerMeter(language, judge, facts)
 
 
 def _completed(usage: Usage, facts: RequestFacts, output: int) -> Usage:
@@ -48,33 +55,41 @@ class StreamMeter:
     """Reads a stream of events."""
 
     __slots__ = (
+        "_error",
         "_facts",
-        "_failure",
+        "_judge",
         "_language",
         "_parser",
         "_pieces",
-        "_provider",
         "_report",
         "_reported_at",
         "_text",
     )
 
-    def __init__(self, language: Shapes, provider: str, facts: RequestFacts) -> None:
+    def __init__(
+        self,
+        language: Shapes,
+        judge: Judge,
+        facts: RequestFacts,
+        parser: SseParser | EventStreamParser | None = None,
+    ) -> None:
         self._language = language
-        self._provider = provider
+        self._judge = judge
         self._facts = facts
-        self._parser = SseParser()
+        self._parser = parser or SseParser()
         self._report: Json = {}
         self._reported_at: int | None = None  # what had flowed when output was reported
         self._text = 0  # bytes of generated text
         self._pieces = 0  # events that held any
-        self._failure: Verdict | None = None
+        self._error: Json | None = None
 
     def feed(self, data: bytes) -> None:
         """Look at bytes of the body."""
         for event in self._parser.feed(data):
             value = shapes.read_object(event.data)
             if value is not None:
+                if event.type:
+                    value.setdefault("type", event.type)
                 self._look(value)
 
     def _look(self, value: Json) -> None:
@@ -87,11 +102,8 @@ class StreamMeter:
             self._report.update(said)
             if self._language.output(said) is not None:
                 self._reported_at = self.flowed()
-        if seen.error is not None and self._failure is None:
-            error = verdict.facts_of(seen.error)
-            self._failure = verdict.judge(
-                self._provider, verdict.IN_STREAM, {}, error, 0
-            )
+        if self._error is None:
+            self._error = seen.error
 
     def usage(self) -> Usage | None:
         """Return what was used so far: as reported, and what has flowed since.
@@ -110,19 +122,20 @@ class StreamMeter:
         pieces = self._pieces + self._parser.dropped
         return max(pieces, -(-self._text // BYTES_PER_TOKEN))
 
-    def failure(self) -> Verdict | None:
+    def failure(self, now_us: int) -> Verdict | None:
         """Return the error that came inside the stream."""
-        return self._failure
+        error = self._error
+        return None if error is None else self._judge(verdict.facts_of(error), now_us)
 
 
 class AnswerMeter:
     """Reads a whole answer."""
 
-    __slots__ = ("_facts", "_kept", "_language", "_length", "_provider", "_seen")
+    __slots__ = ("_facts", "_judge", "_kept", "_language", "_length", "_seen")
 
-    def __init__(self, language: Shapes, provider: str, facts: RequestFacts) -> None:
+    def __init__(self, language: Shapes, judge: Judge, facts: RequestFacts) -> None:
         self._language = language
-        self._provider = provider
+        self._judge = judge
         self._facts = facts
         self._kept = bytearray()
         self._length = 0
@@ -155,13 +168,10 @@ class AnswerMeter:
         """Return an estimate of the text in the answer."""
         return -(-self._look().text // BYTES_PER_TOKEN)
 
-    def failure(self) -> Verdict | None:
+    def failure(self, now_us: int) -> Verdict | None:
         """Return the error that came as a 200 answer."""
         error = self._look().error
-        if error is None:
-            return None
-        facts = verdict.facts_of(error)
-        return verdict.judge(self._provider, verdict.IN_STREAM, {}, facts, 0)
+        return None if error is None else self._judge(verdict.facts_of(error), now_us)
 
     def _look(self) -> shapes.Glimpse:
         if self._seen is None or self._seen[0] != self._length:
@@ -170,22 +180,39 @@ class AnswerMeter:
 
     def _read(self) -> shapes.Glimpse:
         if len(self._kept) < self._length:
-            return shapes.Glimpse(usage=_last_usage(bytes(self._kept)))
-        value = shapes.read_object(bytes(self._kept))
-        if value is None:
+            last = _last_usage(bytes(self._kept), self._language.usage_name)
+            return shapes.Glimpse(usage=last)
+        value = shapes.read_json(bytes(self._kept))
+        if isinstance(value, list):  # a stream that Gemini writes as one long list
+            return self._read_list(value)
+        return self._read_one(value)
+
+    def _read_one(self, value: object) -> Glimpse:
+        if not isinstance(value, dict):
             return shapes.Glimpse()
         return self._language.read_answer(value)
 
+    def _read_list(self, values: list[object]) -> Glimpse:
+        seen = [self._read_one(value) for value in values]
+        reports = [one.usage for one in seen if one.usage is not None]
+        errors = [one.error for one in seen if one.error is not None]
+        return shapes.Glimpse(
+            usage=reports[-1] if reports else None,
+            text=sum(one.text for one in seen),
+            error=errors[0] if errors else None,
+        )
 
-def _last_usage(tail: bytes) -> Json | None:
+
+def _last_usage(tail: bytes, name: str) -> Json | None:
     """Find the last usage object in the end of an answer.
 
     Inside a text its quotes would be escaped, and the name not be found.
     """
     text = tail.decode("utf-8", "replace")
+    quoted = f'"{name}"'
     end = len(text)
-    while (end := text.rfind(_USAGE, 0, end)) >= 0:
-        after = text[end + len(_USAGE) :].lstrip()
+    while (end := text.rfind(quoted, 0, end)) >= 0:
+        after = text[end + len(quoted) :].lstrip()
         if after.startswith(":"):
             try:
                 value, _ = _DECODER.raw_decode(after[1:].lstrip())

@@ -6,6 +6,7 @@ in what they count and enforce, which is the catalog's business.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from ratekeeper.providers import shapes
@@ -21,6 +22,7 @@ _PATHS = (
     ("/responses", Endpoint.RESPONSES),
     ("/embeddings", Endpoint.EMBEDDINGS),
 )
+_DEPLOYMENT = re.compile(r"/deployments/([^/?]{1,256})/")
 # The fields of a request that reach no model. What is not named here is counted.
 _SILENT = frozenset(
     [
@@ -58,6 +60,8 @@ _USAGE_EVENTS = ("response.completed", "response.incomplete", "response.failed")
 class OpenAIShapes:
     """Reads what OpenAI's SDK sends and what its API answers."""
 
+    usage_name = "usage"
+
     def read_request(
         self, method: str, path: str, body: bytes, margin: int
     ) -> RequestFacts:
@@ -68,7 +72,7 @@ class OpenAIShapes:
         request = shapes.read_object(body)
         if request is None:
             return shapes.unreadable(endpoint, body)
-        model = shapes.model_of(request)
+        model = shapes.model_of(request) or _deployment(path)
         put = _input_tokens(endpoint, request, model)
         most = 0 if endpoint is Endpoint.EMBEDDINGS else _max_output(request)
         return RequestFacts(
@@ -137,6 +141,12 @@ class OpenAIShapes:
         kind = unit or "rate_limit_error"
         error = {"message": message, "type": kind, "param": None, "code": code}
         return {"error": error}
+
+
+def _deployment(path: str) -> str:
+    """Return the deployment that an older path of Azure's names."""
+    match = _DEPLOYMENT.search(path)
+    return "" if match is None else match[1]
 
 
 def _either(report: Json, name: str, other: str) -> int | None:

@@ -38,7 +38,12 @@ class Glimpse(NamedTuple):
 
 
 class Shapes(Protocol):
-    """How one family of APIs writes requests, answers and errors."""
+    """How one family of APIs writes requests, answers and errors.
+
+    `usage_name` is the name of the report of usage in a whole answer.
+    """
+
+    usage_name: str
 
     def read_request(
         self, method: str, path: str, body: bytes, margin: int

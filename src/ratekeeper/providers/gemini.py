@@ -1,0 +1,171 @@
+"""Gemini's shapes: generateContent, its stream and countTokens, on AI Studio and Vertex.
+
+Usage is cumulative: each chunk repeats the whole of it. Thoughts are counted apart from
+candidates, and are output all the same.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from ratekeeper.providers import shapes
+from ratekeeper.providers.estimate import PER_MESSAGE, PER_TOOL, Prompt, family_of
+from ratekeeper.providers.facts import Endpoint, RequestFacts, Usage
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ratekeeper.providers.shapes import Glimpse, Json
+
+# /v1beta/models/NAME:METHOD, and below projects/… and publishers/google/ on Vertex
+_PATH = re.compile(r"/(?:models|tunedModels|endpoints)/([^/:]{1,256}):([A-Za-z]{1,40})")
+_ENDPOINTS = {
+    "generateContent": Endpoint.GENERATE,
+    "streamGenerateContent": Endpoint.GENERATE,
+    "countTokens": Endpoint.COUNT_TOKENS,
+    "embedContent": Endpoint.EMBEDDINGS,
+    "batchEmbedContents": Endpoint.EMBEDDINGS,
+}
+# The fields of a request that reach no model. What is not named here is counted.
+_SILENT = frozenset(
+    [
+        "cachedContent",
+        "generationConfig",
+        "labels",
+        "model",
+        "outputDimensionality",
+        "safetySettings",
+        "taskType",
+        "toolConfig",
+    ]
+)
+_DATA = ("inlineData", "inline_data", "fileData", "file_data")
+
+
+class GeminiShapes:
+    """Reads what Google's SDK sends and what its API answers."""
+
+    usage_name = "usageMetadata"
+
+    def read_request(
+        self, method: str, path: str, body: bytes, margin: int
+    ) -> RequestFacts:
+        """Read a request; never fails, whatever the bytes."""
+        match = _PATH.search(shapes.clean_path(path))
+        endpoint = None if match is None else _ENDPOINTS.get(match[2])
+        if match is None or endpoint is None or method.upper() != "POST":
+            return RequestFacts(endpoint=Endpoint.OTHER)
+        if endpoint is Endpoint.COUNT_TOKENS:
+            return RequestFacts(endpoint=endpoint)
+        request = shapes.read_object(body)
+        if request is None:
+            return shapes.unreadable(endpoint, body)
+        bounds = shapes.inner(request, "generationConfig")
+        put = max(1, _input_tokens(request, match[1]))
+        embeds = endpoint is Endpoint.EMBEDDINGS
+        return RequestFacts(
+            endpoint=endpoint,
+            model=match[1],
+            stream=match[2].startswith("stream"),
+            input_tokens=shapes.raised(put, margin),
+            max_output=0 if embeds else shapes.count(bounds, "maxOutputTokens"),
+            choices=shapes.choices_of({"n": bounds.get("candidateCount")}),
+        )
+
+    def read_event(self, value: Json) -> Glimpse:
+        """Look at one chunk: it has the shape of a whole answer."""
+        return self.read_answer(value)
+
+    def read_answer(self, value: Json) -> Glimpse:
+        """Look at a whole answer."""
+        candidates = value.get("candidates")
+        return shapes.Glimpse(
+            usage=shapes.inner(value, self.usage_name) or None,
+            text=sum(
+                _said(candidate)
+                for candidate in (candidates if isinstance(candidates, list) else [])
+                if isinstance(candidate, dict)
+            ),
+            error=shapes.inner(value, "error") or None,
+        )
+
+    def usage(self, report: Json) -> Usage | None:
+        """Translate a report: its prompt holds what was cached."""
+        put, out = shapes.count(report, "promptTokenCount"), self.output(report)
+        if put is None and out is None:
+            return None
+        tools = shapes.count(report, "toolUsePromptTokenCount") or 0
+        cached = shapes.count(report, "cachedContentTokenCount") or 0
+        return Usage(
+            input_tokens=(put or 0) + tools,
+            output_tokens=out or 0,
+            cache_read_tokens=min(cached, put or 0),
+            reasoning_tokens=shapes.count(report, "thoughtsTokenCount") or 0,
+        )
+
+    def output(self, report: Json) -> int | None:
+        """Return what was generated: candidates and thoughts."""
+        said = shapes.count(report, "candidatesTokenCount")
+        thought = shapes.count(report, "thoughtsTokenCount")
+        if said is None and thought is None:
+            return None
+        return (said or 0) + (thought or 0)
+
+    def refusal(self, message: str, code: str, unit: str | None) -> Json:  # noqa: ARG002 - Google names the limit in its text
+        """Write an error body in Google's shape."""
+        return {"error": {"code": 429, "message": message, "status": code}}
+
+
+def _input_tokens(request: Json, model: str) -> int:
+    prompt = Prompt()
+    frames, tools = 1, 0
+    for name, value in request.items():
+        if name == "contents" and isinstance(value, list):
+            frames += len(value)
+        if name == "tools" and isinstance(value, list):
+            tools += len(value)
+        if name not in _SILENT:
+            for part in _parts(value):
+                prompt.add(part)
+    frame = PER_MESSAGE * frames + PER_TOOL * tools
+    return prompt.tokens(family_of(model)) + frame
+
+
+def _parts(value: object) -> Iterator[object]:
+    """Return what a content holds, part by part, in the words that a prompt knows."""
+    waiting = [value]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, list):
+            waiting.extend(reversed(one))
+        elif isinstance(one, dict) and ("parts" in one or "content" in one):
+            waiting.extend((one.get("content"), one.get("parts")))
+        elif isinstance(one, dict):
+            yield _part(one)
+        else:
+            yield one
+
+
+def _part(part: Json) -> object:
+    for name in _DATA:
+        held = shapes.inner(part, name)
+        if held:
+            kind = shapes.text(held, "mimeType") or shapes.text(held, "mime_type")
+            if kind.startswith("image/"):
+                return {"type": "image"}
+            said = "audio" if kind.startswith("audio/") else "file"
+            return {"type": said, "data": held.get("data")}
+    text = part.get("text")
+    return text if isinstance(text, str) and len(part) == 1 else part
+
+
+def _said(candidate: Json) -> int:
+    parts = shapes.inner(candidate, "content").get("parts")
+    total = 0
+    for part in parts if isinstance(parts, list) else []:
+        if isinstance(part, dict):
+            called = part.get("functionCall")
+            total += shapes.size(part.get("text"))
+            total += shapes.size(str(called)) if called else 0
+    return total
