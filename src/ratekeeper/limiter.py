@@ -2,6 +2,7 @@
 
 Both are thin: a call that fits now takes the store's direct path; one that does not
 becomes a plan for the thread or the asyncio driver.
+It is long because every public verb stands here twice, for threads and for tasks.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, cast
 
 from ratekeeper.core import plans, units
-from ratekeeper.core.decision import Denied, LimitStatus, denied
+from ratekeeper.core.decision import Denied, LimitStatus, denied, never_possible
 from ratekeeper.core.limits import CONCURRENT
 from ratekeeper.core.line import Priority, State, Waiter
 from ratekeeper.core.policy import HOLD, Account, costs_of, counted, rules_of
@@ -20,7 +21,6 @@ from ratekeeper.core.units import MAX_COST
 from ratekeeper.errors import BudgetExceeded, ConfigError, LimitExceeded
 from ratekeeper.grant import Grant
 from ratekeeper.runtime import aio, sync
-from ratekeeper.stores.memory import never_possible
 from ratekeeper.stores.open import open_store
 
 if TYPE_CHECKING:
@@ -164,14 +164,6 @@ def _account_at(provider: str) -> Account:
     return find_provider(provider).account()
 
 
-def _priority(name: str) -> Priority:
-    try:
-        return Priority[name.upper()]
-    except (KeyError, AttributeError):
-        msg = f"priority={name!r}: expected interactive, normal or batch"
-        raise ConfigError(msg) from None
-
-
 def _timeout_us(timeout: float | None) -> int | None:
     if timeout is None:
         return None
@@ -237,7 +229,7 @@ class Limiter(_Front):
         else is raised: see `try_acquire`.
         """
         timeout_us = None if timeout is None else _timeout_us(timeout)
-        rank = _NORMAL if priority == "normal" else _priority(priority)
+        rank = _NORMAL if priority == "normal" else Priority.named(priority)
         grant = None if also else self._direct(key, hold, cost)
         if grant is not None:
             return grant
@@ -300,7 +292,7 @@ class AsyncLimiter(_Front):
         See `Limiter.acquire`.
         """
         timeout_us = None if timeout is None else _timeout_us(timeout)
-        rank = _NORMAL if priority == "normal" else _priority(priority)
+        rank = _NORMAL if priority == "normal" else Priority.named(priority)
         pairs = tuple(also) if also else ()
         return _Acquire(self, key, timeout_us, rank, hold, pairs, again, cost)
 

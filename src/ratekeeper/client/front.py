@@ -116,7 +116,7 @@ class Front:
             guard=threading.Lock(),
             draw=draw or random.Random(),  # noqa: S311 - jitter
             now_us=self._store.now_us,
-            priority=_priority(priority),
+            priority=Priority.named(priority).name.lower(),
             resend_lost=resend_lost,
         )
         self._connect(transport, proxy, verify)
@@ -343,12 +343,5 @@ def _positive_us(name: str, value: float) -> int:
 def _attempts(value: int) -> int:
     if type(value) is not int:
         msg = f"attempts={value!r}: expected a whole number, at least 1"
-        raise ConfigError(msg)
-    return value
-
-
-def _priority(value: str) -> str:
-    if not isinstance(value, str) or value.upper() not in Priority.__members__:
-        msg = f"priority={value!r}: expected interactive, normal or batch"
         raise ConfigError(msg)
     return value

@@ -1,11 +1,12 @@
-"""What a limiter answers: `Denied`, and the figures of `status()`."""
+"""What a limiter answers: a refusal for now or for ever, and the figures of `status()`."""
 
 from __future__ import annotations
 
 import dataclasses
 from typing import TYPE_CHECKING
 
-from ratekeeper.core.units import SECOND, decimal, format_wait, seconds
+from ratekeeper.core.units import SECOND, decimal, format_money, format_wait, seconds
+from ratekeeper.errors import NeverPossible
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -57,6 +58,16 @@ def denied(meter: Meter, wait_us: int) -> Denied:
     if not meter.exact:
         wait_us = min(wait_us, BUSY_HINT)
     return Denied(retry_after_us=wait_us, limit=meter.text, exact=meter.exact)
+
+
+def never_possible(meter: Meter, cost: int) -> NeverPossible:
+    """Describe a call that no wait would let through."""
+    much = format_money(cost) if meter.limit.is_money else cost
+    return NeverPossible(
+        f"the call takes {much} {meter.limit.unit}, more than the limit "
+        f"'{meter.text}' ever holds: make it smaller or raise the limit",
+        limit=meter.text,
+    )
 
 
 def status_of(meter: Meter, now: int) -> LimitStatus:

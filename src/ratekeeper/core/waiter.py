@@ -9,6 +9,7 @@ from enum import IntEnum
 from typing import TYPE_CHECKING, Protocol
 
 from ratekeeper.core.units import SECOND
+from ratekeeper.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,6 +25,15 @@ class Priority(IntEnum):
     INTERACTIVE = 0
     NORMAL = 1
     BATCH = 2
+
+    @classmethod
+    def named(cls, name: str) -> Priority:
+        """Return the class a caller names, as in `priority="batch"`."""
+        try:
+            return cls[name.upper()]
+        except (KeyError, AttributeError):
+            msg = f"priority={name!r}: expected interactive, normal or batch"
+            raise ConfigError(msg) from None
 
 
 LAST = len(Priority)  # behind every class: a call that must not overtake, nor wait

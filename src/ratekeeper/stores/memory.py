@@ -1,7 +1,8 @@
 """The memory store: the limits of one process, its threads and its event loops.
 
 One lock guards meters and lines; under it there is only arithmetic. Waiters are told
-of their fate after it is released.
+of their fate after it is released. It is long because what may be done under the lock,
+the steps of the line, stands beside the lock.
 """
 
 from __future__ import annotations
@@ -14,12 +15,12 @@ import weakref
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from ratekeeper.core import line, units
-from ratekeeper.core.decision import LimitStatus, status_of
+from ratekeeper.core import line
+from ratekeeper.core.decision import LimitStatus, never_possible, status_of
 from ratekeeper.core.limits import CONCURRENT
 from ratekeeper.core.line import State, Waiter
 from ratekeeper.core.slots import Slots
-from ratekeeper.errors import ConfigError, NeverPossible, StoreUnavailable
+from ratekeeper.errors import ConfigError, StoreUnavailable
 from ratekeeper.runtime.clock import MonotonicClock, Steady
 from ratekeeper.stores.keys import Keys, Scope
 
@@ -401,13 +402,3 @@ def _after_fork() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
-
-
-def never_possible(meter: Meter, cost: int) -> NeverPossible:
-    """Describe a call that no wait would let through."""
-    much = units.format_money(cost) if meter.limit.is_money else cost
-    return NeverPossible(
-        f"the call takes {much} {meter.limit.unit}, more than the limit "
-        f"'{meter.text}' ever holds: make it smaller or raise the limit",
-        limit=meter.text,
-    )
