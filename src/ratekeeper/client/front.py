@@ -88,6 +88,7 @@ class Front:
         self._provider = find_provider(
             provider, base_url=base_url or _base_url_in(os.environ, provider)
         )
+        self._provider.require()
         _check_host(self._provider.base_url)
         key = keys.find_key(self._provider, api_key, os.environ)
         said = (limits,) if isinstance(limits, str) else tuple(limits or ())
@@ -159,9 +160,11 @@ class Front:
             msg = f"method={str(method)[:40]!r}: expected a method of HTTP, as GET"
             raise ConfigError(msg)
         content = None if isinstance(body, Unset) else _encoded(body)
+        url = _url(self._provider.base_url, path, params)
+        self._provider.require(method, path)
         return Call(
             method=method.upper(),
-            url=_url(self._provider.base_url, path, params),
+            url=url,
             headers=self._all_headers(headers, key or self._terms.key, body=content),
             body=content,
             stream=stream,
