@@ -87,7 +87,7 @@ _TO_BITS = bytes(_bits(code) if code < 128 else 0 for code in range(256))  # noq
 _LETTERS, _CAPITALS = _everywhere(_LETTER), _everywhere(_CAPITAL)
 _ALL_DIGITS, _LINES = _everywhere(_DIGIT), _everywhere(_LINE)
 _BLANKS, _ALL_MARKS = _everywhere(_BLANK), _everywhere(_MARK)
-_CONTROLS, _MARKS_OR_LINES = _everywhere(_CONTROL), _everywhere(_MARK | _LINE)
+_CONTROLS = _everywhere(_CONTROL)
 _NOT_ASCII = bytes(range(0x80, 0x100))
 
 # The scripts that a leading byte of UTF-8 tells: a letter for each, in order.
@@ -122,7 +122,7 @@ _TO_LEADS = _lead_table()
 _NO_LEADS = bytes(range(0xC2))
 
 _TO_WORDS = bytes(c if bytes([c]).isalpha() else 32 for c in range(256))
-_TO_LINES = bytes(c if c in b"\r\n" else 0 for c in range(256))
+_TO_LINES = bytes(c | 96 if c in b"\r\n" else 32 for c in range(256))  # m, j: no blanks
 _TO_MARKS = bytes(c if c in _PUNCTUATION else 32 for c in range(256))
 _TO_BLANKS = bytes(32 if c in b" \t" else 120 for c in range(256))
 
@@ -216,14 +216,15 @@ def _odd(data: bytes, text: int, third: int) -> int:
     if long & _BLANKS:
         blanks = data.translate(_TO_BLANKS).count(b" " * LONG_BLANKS)
         total += blanks * (LONG_BLANKS // 16) * 1000
-    if sixth & _MARKS_OR_LINES:
+    if sixth & _ALL_MARKS:
         for run in data.translate(_TO_MARKS).split():
             if len(run) > LONG_MARKS:
                 plain = len(set(run)) <= 2  # noqa: PLR2004 - a ruled line, such as =-=-
                 total += len(run) * 1000 // 32 if plain else len(run) * 600
-        for run in data.translate(_TO_LINES).split(b"\0"):
+    if sixth & _LINES:
+        for run in data.translate(_TO_LINES).split():
             if len(run) > LONG_LINE_ENDS:
-                total += len(run) * (1000 if b"\r" in run else 125)
+                total += len(run) * (1000 if b"m" in run else 125)
     return total
 
 
