@@ -11,7 +11,7 @@ from ratekeeper.core.line import State, Waiter
 from ratekeeper.core.policy import rules_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from ratekeeper.core.limits import Limit
     from ratekeeper.core.meter import Meter
@@ -45,21 +45,21 @@ class Room:
     def _next(self) -> int:
         return next(self._seq)
 
-    def tell(self, changed: Iterable[Waiter]) -> None:
-        for waiter in changed:
+    def tell(self, changed: Sequence[Waiter]) -> None:
+        # Told twice in one move, an owner looks once: what is said last is its fate.
+        for waiter in reversed(dict.fromkeys(reversed(changed))):
             if waiter.state is State.WAITING:
                 heapq.heappush(
                     self._timers, (waiter.wake_us, next(self._order), waiter)
                 )
-            elif waiter in self._decided:
-                continue  # told twice in one move: its owner looks once
-            elif waiter.state is State.GRANTED:
+                continue
+            assert waiter.lacks == []
+            assert waiter not in self._decided
+            self._decided.add(waiter)
+            if waiter.state is State.GRANTED:
                 self.granted.append(waiter)
             elif waiter.state is State.REFUSED:
                 self.refused.append(waiter)
-            if waiter.state is not State.WAITING:
-                self._decided.add(waiter)
-            assert waiter.state is State.WAITING or waiter.lacks == []
 
     def run(self, until_us: int | None = None) -> None:
         """Let time pass, looking at each waiter when its wake time has come."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ratekeeper.core import line
@@ -58,6 +58,10 @@ def test_a_line_serves_by_arrival_each_at_the_first_instant_it_fits(
         st.tuples(st.integers(0, 20 * SECOND), st.integers(1, 10), st.integers(1, 10)),
         max_size=20,
     ),
+)
+@example(
+    "10 tokens/minute",
+    [(0, 1, 1)] * 4 + [(0, 7, 7), *[(0, 1, 1)] * 2, (0, 2, 1), (0, 1, 7)],
 )
 def test_two_limits_serve_by_arrival_when_both_grant(
     text: str, calls: list[tuple[int, int, int]]
