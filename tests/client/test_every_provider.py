@@ -13,6 +13,7 @@ import ratekeeper
 from ratekeeper import Client, ConfigError
 from ratekeeper.providers.catalog import PROVIDERS, Provider
 from ratekeeper.providers.facts import Dialect
+from ratekeeper.providers.presets import Preset, presets
 from tests.client.clients import CHAT, MESSAGES
 from tests.client.wire import completion, delta, usage
 
@@ -217,3 +218,17 @@ def test_a_days_stop_of_geminis_is_not_waited_for() -> None:
     assert 1 == len(recorder.requests)
     assert caught.value.retry_after_s is not None
     assert 5 < caught.value.retry_after_s <= 25 * 3600
+
+
+@pytest.mark.parametrize(
+    "one", presets(), ids=lambda p: f"{p.provider}-{p.tier}-{p.models[0]}"
+)
+def test_a_client_keeps_the_limits_of_every_preset(one: Preset) -> None:
+    model = one.models[0].replace("*", "x")
+    recorder = Recorder()
+    with ratekeeper.http_client(
+        one.provider, tier=one.tier, model=model, transport=recorder.transport
+    ) as http:
+        answer = http.post(f"https://h.example/v1/chat/completions", json=CHAT)
+
+    assert 200 == answer.status_code

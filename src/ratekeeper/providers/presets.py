@@ -10,13 +10,14 @@ import dataclasses
 import difflib
 from typing import TYPE_CHECKING
 
-from ratekeeper.core.policy import Account
 from ratekeeper.errors import ConfigError
-from ratekeeper.providers.catalog import GUARD_US, PROVIDERS
-from ratekeeper.providers.facts import Counting
+from ratekeeper.providers.catalog import PROVIDERS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from ratekeeper.core.policy import Account
+    from ratekeeper.providers.facts import Counting
 
 ANY = "*"
 _LONGEST_WORD = 80
@@ -40,14 +41,12 @@ class Preset:
     @property
     def account(self) -> Account:
         """Return what the engine must know of the account."""
-        provider = PROVIDERS.get(self.provider)
-        return Account(guard_us=GUARD_US) if provider is None else provider.account()
+        return PROVIDERS[self.provider].account()
 
     @property
     def counting(self) -> Counting:
         """Return how the provider counts the tokens of a call."""
-        provider = PROVIDERS.get(self.provider)
-        return Counting.INPUT if provider is None else provider.counting
+        return PROVIDERS[self.provider].counting
 
     def fits(self, model: str) -> bool:
         """Say whether the preset is for this model."""
@@ -63,6 +62,17 @@ _ANTHROPIC = "platform.claude.com/docs/en/api/rate-limits"
 _DEEPSEEK = "api-docs.deepseek.com/quick_start/rate_limit"
 _HOLYSHEEP = "holysheep.ai, the relay's own figures"
 _GEMINI = "free-tier quota values seen in answers; ai.google.dev/gemini-api/docs"
+_VERTEX = "docs.cloud.google.com/vertex-ai, standard pay-as-you-go: a baseline"
+_GROQ = "console.groq.com/docs/rate-limits"
+_MISTRAL = "help.mistral.ai, an older copy; the console shows a workspace's own"
+_XAI = "docs.x.ai/developers/rate-limits.md"
+_COHERE = "docs.cohere.com/docs/rate-limits, for chat"
+_OPENROUTER = "OpenRouterTeam/docs, api_reference/limits.mdx, for models named :free"
+_MOONSHOT = "platform.moonshot.ai/docs/pricing/limits"
+_FIREWORKS = (
+    "docs.fireworks.ai/serverless/rate-limits: where it starts, and adapts from"
+)
+_QWEN = "help.aliyun.com/zh/model-studio/rate-limit; a 60th of each holds by the second"
 
 _GPT_4 = ("gpt-4", "gpt-4-*")
 _GPT_54 = ("gpt-5.4", "gpt-5.4-20*")
@@ -76,6 +86,9 @@ _CLAUDE = (
 )
 _FABLE = ("claude-fable-5*",)
 _HAIKU_35 = ("claude-3-5-haiku*", "claude-haiku-3-5*")
+_GEMINI_PRO = ("gemini-2.5-pro*", "gemini-3-pro*")
+_GEMINI_FLASH = ("gemini-2.5-flash*", "gemini-3-flash*", "gemini-3.5-flash*")
+_GROK = ("grok-4.5*", "grok-4.6*", "grok-4.7*")
 _FLASH = ("deepseek-v4-flash", "deepseek-flash*", "deepseek-chat")
 _PRO = ("deepseek-v4-pro*", "deepseek-reasoner")
 
@@ -185,6 +198,102 @@ _ROWS: tuple[_Row, ...] = (
     ),
     ("deepseek", "standard", _FLASH, ("2500 concurrent",), _DEEPSEEK, "2026-11"),
     ("deepseek", "standard", _PRO, ("500 concurrent",), _DEEPSEEK, "2026-11"),
+    *(
+        (
+            "vertex",
+            tier,
+            models,
+            ("30k rpm", tpm),
+            _VERTEX,
+            "2026-08-18",
+        )
+        for tier, pro, flash in (
+            ("1", "500k tpm", "2M tpm"),
+            ("2", "1M tpm", "4M tpm"),
+            ("3", "2M tpm", "10M tpm"),
+        )
+        for models, tpm in ((_GEMINI_PRO, pro), (_GEMINI_FLASH, flash))
+    ),
+    (
+        "groq",
+        "free",
+        ("gpt-oss-120b",),
+        ("30 rpm", "1k rpd", "8k tpm", "200k tpd"),
+        _GROQ,
+        "2026-11",
+    ),
+    ("groq", "free", ("whisper*",), ("20 rpm", "2k rpd"), _GROQ, "2026-11"),
+    (
+        "mistral",
+        "free",
+        (ANY,),
+        ("1 rps", "500k tpm", "1B tokens/month"),
+        _MISTRAL,
+        "2026-11",
+    ),
+    ("xai", "0", _GROK, ("150 rps", "50M tpm"), _XAI, "2026-10"),
+    ("xai", "4", _GROK, ("500 rps", "100M tpm"), _XAI, "2026-10"),
+    (
+        "cohere",
+        "trial",
+        ("command*",),
+        ("20 rpm", "1000 requests/month"),
+        _COHERE,
+        "2026-11",
+    ),
+    ("cohere", "production", ("command*",), ("500 rpm",), _COHERE, "2026-11"),
+    (
+        "openrouter",
+        "free",
+        (ANY,),
+        ("20 rpm", "50 requests/day resets 00:00 UTC"),
+        _OPENROUTER,
+        "2026-10",
+    ),
+    (  # once ten credits have been bought
+        "openrouter",
+        "free-with-credits",
+        (ANY,),
+        ("20 rpm", "1000 requests/day resets 00:00 UTC"),
+        _OPENROUTER,
+        "2026-10",
+    ),
+    *(
+        ("moonshot", tier, (ANY,), limits, _MOONSHOT, "2026-11")
+        for tier, limits in (
+            ("0", ("1 concurrent", "3 rpm", "500k tpm", "1500k tpd")),
+            ("1", ("50 concurrent", "200 rpm", "2M tpm")),
+            ("2", ("100 concurrent", "500 rpm", "3M tpm")),
+            ("3", ("200 concurrent", "5000 rpm", "3M tpm")),
+            ("4", ("400 concurrent", "5000 rpm", "4M tpm")),
+            ("5", ("1000 concurrent", "10000 rpm", "5M tpm")),
+        )
+    ),
+    # Its prompts have two limits; this is that of the uncached ones, the tighter.
+    (
+        "fireworks",
+        "free",
+        (ANY,),
+        ("10 rpm", "900k itpm", "36k otpm"),
+        _FIREWORKS,
+        "2026-11",
+    ),
+    (
+        "fireworks",
+        "paid",
+        (ANY,),
+        ("6000 rpm", "900k itpm", "36k otpm"),
+        _FIREWORKS,
+        "2026-11",
+    ),
+    (
+        "dashscope",
+        "standard",
+        ("qwen3-max*",),
+        ("600 rpm", "1M tpm"),
+        _QWEN,
+        "2026-09-02",
+    ),
     (
         "holysheep",
         "standard",
