@@ -14,7 +14,7 @@ import pytest
 
 from ratekeeper import AsyncLimiter, Denied, Grant, Limiter, LimitExceeded, MemoryStore
 from ratekeeper.runtime import aio
-from ratekeeper.testing import VirtualLoop, run_virtual
+from ratekeeper.testing import ManualClock, VirtualLoop, run_virtual
 from tests.flows.world import assert_idle
 
 if TYPE_CHECKING:
@@ -435,3 +435,23 @@ def test_a_wait_is_told_in_one_line_of_the_log(
         run_virtual(main(), loop)
 
     assert ["waited 1 s for the limit '60 requests/minute burst 1'"] == caplog.messages
+
+
+def test_those_whose_loop_has_closed_hold_up_nobody() -> None:
+    """The tasks of a closed loop never run again: whoever comes next does not wait."""
+    clock = ManualClock(auto=True)
+    store = MemoryStore(clock=clock)
+    limit = "600 rpm using leaky-bucket"
+    sync = Limiter(limit, store=store, name="both")
+    tasks = AsyncLimiter(limit, store=store, name="both")
+    sync.acquire()
+    dead = asyncio.new_event_loop()
+    _ABANDONED.extend(dead.create_task(_held(tasks)) for _ in range(30))
+    dead.run_until_complete(asyncio.sleep(0))
+    _abandon(dead)
+    began = clock.now_us()
+    sync.acquire(timeout=1)
+
+    assert 100_000 == clock.now_us() - began
+    assert_idle(store)
+    _ABANDONED.clear()

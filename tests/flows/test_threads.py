@@ -106,17 +106,22 @@ def test_a_thread_that_ended_in_line_is_passed_over() -> None:
     store = limiter._store
     holder = limiter.acquire()
 
-    def end_in_line() -> None:
-        store.enter(
-            Waiter([10**9], seat=sync.ThreadSeat(store)), [(limiter._scope, "")]
-        )
+    end = threading.Event()
 
-    for _ in range(1500):  # more than Python would let one call another
-        thread = threading.Thread(target=end_in_line)
+    def stand_and_end() -> None:
+        seat = sync.ThreadSeat(store)
+        store.enter(Waiter([10**9], seat=seat), [(limiter._scope, "")])
+        end.wait()
+
+    # More than Python would let one call another.
+    threads = [threading.Thread(target=stand_and_end) for _ in range(1200)]
+    for thread in threads:
         thread.start()
+    while store._waiting < len(threads):
+        time.sleep(0.001)
+    end.set()
+    for thread in threads:
         thread.join()
-
-    assert 1500 == store._waiting
 
     holder.settle()
 

@@ -134,6 +134,9 @@ class Seat:
         self.told += 1
         return True
 
+    def is_gone(self) -> bool:
+        return False
+
 
 class StoreMachine(RuleBasedStateMachine):
     grants = Bundle("grants")

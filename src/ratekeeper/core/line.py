@@ -59,7 +59,7 @@ def look_again(waiter: Waiter, now: int) -> list[Waiter]:
 
 
 def advance(meters: Iterable[Meter], now: int) -> list[Waiter]:
-    """Move the lines of these limits on as far as they go.
+    """Move the lines of these limits on as far as they go, past owners who are gone.
 
     Returns the waiters whose state changed or who must wake earlier than they meant to.
     """
@@ -71,7 +71,12 @@ def advance(meters: Iterable[Meter], now: int) -> list[Waiter]:
             first = meter.line.first(now)
             assert first is not None  # an empty line is dropped
             lines = list(first.lacks)
-            _consider(first, now, changed)
+            if first.seat is not None and first.seat.is_gone():
+                _leave(first, lines, served=False)
+                first.state = State.LEFT
+                changed.append(first)
+            else:
+                _consider(first, now, changed)
             if meter in first.lacks:
                 _remind_second(meter, first, now, changed)
                 break

@@ -54,6 +54,9 @@ class Seat(Protocol):
     def wake(self, waiter: Waiter) -> bool:
         """Tell the owner; False when it is gone for good."""
 
+    def is_gone(self) -> bool:
+        """Say whether the owner will never take what it waits for."""
+
 
 class Waiter:
     """A call that asks for a grant, and its place in line if it has to wait.

@@ -120,6 +120,13 @@ class TaskSeat:
             return False
         return True
 
+    def is_gone(self) -> bool:
+        """Say whether the loop is closed: its tasks will never run again."""
+        gone = self._loop.is_closed()
+        if gone:
+            _TIMERS.pop(self._loop, None)
+        return gone
+
     async def park(self, waiter: Waiter) -> None:
         """Sleep until the waiter's fate is decided."""
         if waiter.state is not State.WAITING:

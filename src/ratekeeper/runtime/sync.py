@@ -33,6 +33,10 @@ class ThreadSeat:
         self._desk.clock.wake(self._lock)
         return self._thread.is_alive()
 
+    def is_gone(self) -> bool:
+        """Say whether the thread has ended."""
+        return not self._thread.is_alive()
+
     def park(self, waiter: Waiter) -> None:
         """Sleep until told, or until it is time to look again."""
         left_us = waiter.wake_us - self._desk.now_us()
