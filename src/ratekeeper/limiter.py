@@ -150,12 +150,17 @@ class _Front:
             raise kind(
                 str(answer), retry_after_s=answer.retry_after_s, limit=answer.limit
             )
-        if meter is not None:
-            waited = units.format_wait(waiter.granted_us - waiter.arrived_us)
-            _log.info("waited %s for the limit '%s'", waited, meter.text)
-        return Grant(
+        grant = Grant(
             self._store, waiter.meters, waiter.costs, waiter.granted_us, waiter
         )
+        if meter is not None:
+            waited = units.format_wait(waiter.granted_us - waiter.arrived_us)
+            try:
+                _log.info("waited %s for the limit '%s'", waited, meter.text)
+            except BaseException:  # a handler's own, or an interrupt: nobody gets it
+                grant.cancel()
+                raise
+        return grant
 
 
 def _account_at(provider: str) -> Account:

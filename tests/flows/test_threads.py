@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import threading
 import time
@@ -292,3 +293,23 @@ def test_the_repr_shows_limits_and_no_keys() -> None:
 
     assert "Limiter('10 requests/minute', '$5/day', name='team')" == repr(limiter)
     assert "<Grant open: 10 requests/minute, $5/day>" == repr(grant)
+
+
+def test_a_log_filter_that_fails_costs_no_grant(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    limiter = Limiter("10 rps", store=MemoryStore(clock=ManualClock(auto=True)))
+    log = logging.getLogger("ratekeeper")
+
+    def fails(record: logging.LogRecord) -> bool:
+        raise RuntimeError(record.msg)
+
+    limiter.acquire(requests=10)
+    log.addFilter(fails)
+    try:
+        with caplog.at_level("INFO", "ratekeeper"), pytest.raises(RuntimeError):
+            limiter.acquire(requests=10)
+    finally:
+        log.removeFilter(fails)
+
+    assert 0 == limiter.status()["10 requests/second"].used
