@@ -24,10 +24,10 @@ from ratekeeper.simulator.dialect import (
     bearer,
     read_count,
     read_object,
+    shortest,
     to_json,
     whole_seconds,
 )
-from ratekeeper.simulator.openai import shortest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -189,6 +189,12 @@ class Dialect(Protocol):
         """Write an error response."""
 
 
+def shortest(standing: Sequence[Standing], unit: str) -> Standing | None:
+    """Pick the limit that a provider shows for a unit: the one of shortest window."""
+    shown = [one for one in standing if one.rule.unit == unit]
+    return min(shown, key=lambda one: one.rule.window_us, default=None)
+
+
 def to_json(value: object) -> bytes:
     """Write JSON as the providers do: compact, UTF-8."""
     return msgspec.json.encode(value)

@@ -13,8 +13,10 @@ from ratekeeper.simulator.dialect import (
     Headers,
     Problem,
     Trouble,
+    shortest,
 )
-from ratekeeper.simulator.openai import WORDINGS, OpenAI, Wording, shortest
+from ratekeeper.simulator.openai import OpenAI
+from ratekeeper.simulator.openai_wordings import WORDINGS, Wording
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -7,14 +7,12 @@ changes a header, a text, a way of counting (`dialects.py`).
 from __future__ import annotations
 
 import base64
-import dataclasses
 import struct
 from typing import TYPE_CHECKING, Any
 
-from ratekeeper.simulator import counting, openai_responses
+from ratekeeper.simulator import openai_requests, openai_responses
 from ratekeeper.simulator.dialect import (
     Answer,
-    BadRequest,
     Call,
     Endpoint,
     Event,
@@ -24,108 +22,22 @@ from ratekeeper.simulator.dialect import (
     Trouble,
     bearer,
     go_duration,
-    read_count,
     read_object,
+    shortest,
     to_json,
     whole_seconds,
 )
+from ratekeeper.simulator.openai_wordings import WORDINGS, Wording, per_what
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from ratekeeper.simulator.enforcer import Refused, Standing
 
-_LONGEST_VECTOR = 4096
-_MOST_INPUTS = 2048  # texts in one embeddings request, OpenAI's own bound
-
-_CHAT_BOUNDS: Sequence[str] = ("max_completion_tokens", "max_tokens")
-_RESPONSE_BOUNDS: Sequence[str] = ("max_output_tokens",)
-
 _PATHS = {
     "/chat/completions": Endpoint.CHAT,
     "/responses": Endpoint.RESPONSES,
     "/embeddings": Endpoint.EMBEDDINGS,
-}
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Wording:
-    """One row of the error table: status, type, code and text."""
-
-    status: int
-    type: str
-    code: str | None
-    text: str
-
-
-_INVALID = "invalid_request_error"
-WORDINGS: dict[Trouble, Wording] = {
-    Trouble.UNAUTHORIZED: Wording(
-        401,
-        _INVALID,
-        "invalid_api_key",
-        "Incorrect API key provided: {key}. You can find your API key at "
-        "https://platform.openai.com/account/api-keys.",
-    ),
-    Trouble.FORBIDDEN: Wording(
-        403,
-        "request_forbidden",
-        "unsupported_country_region_territory",
-        "Country, region, or territory not supported",
-    ),
-    Trouble.NOT_FOUND: Wording(404, _INVALID, None, "Invalid URL"),
-    Trouble.BAD_REQUEST: Wording(400, _INVALID, None, "Bad request"),
-    Trouble.BODY_TOO_LARGE: Wording(
-        413, _INVALID, "request_too_large", "The body of your request is too large."
-    ),
-    Trouble.OVERLOADED: Wording(
-        503,
-        "service_unavailable_error",
-        "server_is_overloaded",
-        "The server is currently overloaded. Please try again later.",
-    ),
-    Trouble.SLOW_DOWN: Wording(
-        429,
-        "rate_limit_error",
-        "slow_down",
-        "Your traffic grows too fast. Please slow down and ramp up gradually.",
-    ),
-    Trouble.BILLING: Wording(
-        429,
-        "insufficient_quota",
-        "insufficient_quota",
-        "You exceeded your current quota, please check your plan and billing details. "
-        "For more information on this error, read the docs: "
-        "https://platform.openai.com/docs/guides/error-codes/api-errors.",
-    ),
-    Trouble.SPEND_LIMIT: Wording(
-        429,
-        "insufficient_quota",
-        "organization_spend_limit_exceeded",
-        "Your organization has reached its spend limit.",
-    ),
-    Trouble.BANNED: Wording(
-        429,
-        "account_suspended",
-        "temporarily_banned",
-        "Your account is temporarily banned after repeated requests above its rate "
-        "limits.",
-    ),
-    Trouble.SERVER: Wording(
-        500,
-        "server_error",
-        None,
-        "The server had an error while processing your request. Sorry about that!",
-    ),
-    Trouble.TIMEOUT: Wording(504, "server_error", None, "The request timed out."),
-    Trouble.OTHER: Wording(418, _INVALID, None, "Something went wrong."),
-}
-
-_ABBREVIATIONS = {
-    ("requests", 60): "requests per min (RPM)",
-    ("requests", 86_400): "requests per day (RPD)",
-    ("tokens", 60): "tokens per min (TPM)",
-    ("tokens", 86_400): "tokens per day (TPD)",
 }
 
 
@@ -162,14 +74,7 @@ class OpenAI:
         """Read a request; raises `BadRequest`."""
         if endpoint is Endpoint.MODELS:
             return Call(endpoint=endpoint)
-        request = read_object(body)
-        model = request.get("model")
-        if not isinstance(model, str) or not model:
-            message = "you must provide a model parameter"
-            raise BadRequest(message, param="model")
-        if endpoint is Endpoint.EMBEDDINGS:
-            return _read_embeddings(model, request)
-        return _read_chat(endpoint, model, request)
+        return openai_requests.read(endpoint, read_object(body))
 
     def costs(self, call: Call) -> dict[str, int]:
         """Take one request, and the greater of max_tokens and the estimated input."""
@@ -312,93 +217,6 @@ class OpenAI:
             "param": None,
             "code": "rate_limit_exceeded",
         }
-
-
-def shortest(standing: Sequence[Standing], unit: str) -> Standing | None:
-    """Pick the limit that a provider shows for a unit: the one of shortest window."""
-    shown = [one for one in standing if one.rule.unit == unit]
-    return min(shown, key=lambda one: one.rule.window_us, default=None)
-
-
-def per_what(unit: str, window_us: int) -> str:
-    """Name a limit as OpenAI does: tokens per min (TPM)."""
-    if unit == "concurrent":
-        return "concurrent requests"
-    seconds = window_us // 1_000_000
-    return _ABBREVIATIONS.get((unit, seconds), f"{unit} per {seconds} s")
-
-
-def _read_chat(endpoint: Endpoint, model: str, request: dict[str, Any]) -> Call:
-    responses = endpoint is Endpoint.RESPONSES
-    field = "input" if responses else "messages"
-    prompt = request.get(field)
-    if responses and isinstance(prompt, str):
-        prompt = [prompt]
-    if not isinstance(prompt, list) or not prompt:
-        message = f"Missing required parameter: '{field}'."
-        raise BadRequest(message, param=field)
-    if not responses and not all(_is_message(one) for one in prompt):
-        message = f"Invalid value for '{field}': expected objects with a role."
-        raise BadRequest(message, param=field)
-    names = ("instructions", "tools", "response_format", "text")
-    truth, estimate = counting.count_prompt(
-        prompt, {name: request.get(name) for name in names}
-    )
-    bounds = _RESPONSE_BOUNDS if responses else _CHAT_BOUNDS
-    asked = [n for n in (read_count(request, name) for name in bounds) if n is not None]
-    stream = request.get("stream")
-    if stream is not None and not isinstance(stream, bool):
-        message = "Invalid type for 'stream': expected a boolean."
-        raise BadRequest(message, param="stream")
-    options = request.get("stream_options")
-    return Call(
-        endpoint=endpoint,
-        model=model,
-        stream=bool(stream),
-        include_usage=isinstance(options, dict)
-        and options.get("include_usage") is True,
-        input_tokens=truth,
-        estimate=estimate,
-        max_output=asked[0] if asked else None,
-    )
-
-
-def _is_message(value: object) -> bool:
-    return isinstance(value, dict) and isinstance(value.get("role"), str)
-
-
-def _read_embeddings(model: str, request: dict[str, Any]) -> Call:
-    texts = request.get("input")
-    if isinstance(texts, str) or (texts and _is_tokens(texts)):
-        texts = [texts]
-    if not isinstance(texts, list) or not 0 < len(texts) <= _MOST_INPUTS:
-        message = f"'input' must be a text or a list of 1 to {_MOST_INPUTS} texts."
-        raise BadRequest(message, param="input")
-    truth = estimate = 0
-    for text in texts:
-        if isinstance(text, str):
-            truth += counting.true_tokens(text)
-            estimate += counting.estimated_tokens(text)
-        elif _is_tokens(text):
-            truth += len(text)
-            estimate += len(text)
-        else:
-            message = "'input' must hold texts or lists of token numbers."
-            raise BadRequest(message, param="input")
-    dimensions = read_count(request, "dimensions") or 16
-    return Call(
-        endpoint=Endpoint.EMBEDDINGS,
-        model=model,
-        input_tokens=truth,
-        estimate=max(1, estimate),
-        inputs=len(texts),
-        dimensions=min(dimensions, _LONGEST_VECTOR),
-        base64=request.get("encoding_format") == "base64",
-    )
-
-
-def _is_tokens(value: object) -> bool:
-    return isinstance(value, list) and all(type(one) is int for one in value)
 
 
 def _usage(call: Call, answer: Answer) -> dict[str, Any]:
