@@ -124,11 +124,8 @@ def test_what_cannot_be_a_key_is_told_so_by_a_check(kind: str, key: str) -> None
     with virtual(kind, told) as ai:
         found = ai.do(lambda client: client.validate_key(key))
 
-    assert (KeyStatus.MALFORMED, False, None) == (
-        found.status,
-        found.ok,
-        found.round_trip_s,
-    )
+    status = KeyStatus.MALFORMED if key.strip() else KeyStatus.MISSING
+    assert (status, False, None) == (found.status, found.ok, found.round_trip_s)
     assert [] == told.requests
 
 
@@ -235,6 +232,68 @@ def test_a_check_tells_what_an_answer_says_of_the_key(
     assert "https://api.openai.com/v1/models" == str(told.requests[0].url)
 
 
+FLAWS = {
+    "sk-" + "x" * 40: "placeholder",
+    KEY[:20]: "too short",
+    f"'{KEY}'": "quoted",
+    f"{KEY}\u00e9": "characters",
+    KEY * 100: "too long",
+}
+
+
+@pytest.mark.parametrize(("key", "reason"), FLAWS.items(), ids=FLAWS.values())
+def test_a_check_names_the_flaw_of_what_cannot_be_a_key(
+    kind: str, key: str, reason: str
+) -> None:
+    with virtual(kind, Told(OK)) as ai:
+        found = ai.do(lambda client: client.validate_key(key))
+
+    assert reason == found.reason
+
+
+def test_a_check_tells_what_was_asked_and_what_the_answer_shows(kind: str) -> None:
+    shows = {
+        "x-ratelimit-limit-requests": "500",
+        "x-ratelimit-remaining-requests": "499",
+        "x-ratelimit-reset-requests": "120ms",
+        "retry-after": "7",
+    }
+    status, _, body = error(429, "rate_limit_exceeded")
+    with virtual(kind, Told((status, shows, body))) as ai:
+        found = ai.do(lambda client: client.validate_key())
+
+    asked = (found.host, found.proxy, found.http_status, found.code)
+    assert ("api.openai.com", "", 429, "rate_limit_exceeded") == asked
+    assert 7.0 == found.retry_after_s
+    assert ["500 requests/minute"] == [one.limit for one in found.limits]
+    assert [(499, 0.12)] == [(x.remaining, x.full_after_s) for x in found.limits]
+
+
+PROBES = {
+    "openai": ("/v1/chat/completions", OK),
+    "anthropic": ("/v1/messages", (200, {}, {"type": "message", "content": []})),
+}
+
+
+@pytest.mark.parametrize("provider", PROBES)
+def test_a_check_with_a_model_is_one_call_of_one_token(
+    kind: str, provider: str
+) -> None:
+    path, answer = PROBES[provider]
+    told = Told(answer)
+    with virtual(kind, told, provider) as ai:
+        found = ai.do(lambda client: client.validate_key(model="m"))
+
+    (request,) = told.requests
+    sent = json.loads(request.content)
+    assert (KeyStatus.OK, "POST", path) == (
+        found.status,
+        request.method,
+        request.url.path,
+    )
+    assert ("m", 1) == (sent["model"], sent["max_tokens"])
+
+
 def test_a_check_of_another_key_sends_that_one(kind: str) -> None:
     told = Told((200, {}, {}))
     other = "sk-" + "9f" * 20 + "wxyz"
@@ -253,6 +312,7 @@ def test_a_check_of_a_provider_that_is_not_there_is_unreachable(kind: str) -> No
 
     assert (KeyStatus.UNREACHABLE, False) == (found.status, found.ok)
     assert "refused the connection" in found.detail
+    assert ("refused", None) == (found.reason, found.http_status)
     assert found.round_trip_s is not None
 
 

@@ -179,9 +179,15 @@ class Client(Front):
         )
         return self._run(call.plan(asked, self._terms))
 
-    def validate_key(self, key: str | None = None) -> KeyCheck:
-        """Ask the provider whether a key (else the client's own) is alive."""
-        question = self._key_check(key)
+    def validate_key(
+        self, key: str | None = None, *, model: str | None = None
+    ) -> KeyCheck:
+        """Ask the provider whether a key (else the client's own) is alive.
+
+        The question costs nothing; with a `model` it is one call of one token, whose
+        answer often shows the limits that the free one does not.
+        """
+        question = self._key_check(key, model)
         if isinstance(question, check.KeyCheck):
             return question
         found: KeyCheck = self._run(check.plan(*question))
@@ -349,9 +355,11 @@ class AsyncClient(Front):
         )
         return await self._run(call.plan(asked, self._terms))
 
-    async def validate_key(self, key: str | None = None) -> KeyCheck:
-        """Ask the provider whether a key (else the client's own) is alive."""
-        question = self._key_check(key)
+    async def validate_key(
+        self, key: str | None = None, *, model: str | None = None
+    ) -> KeyCheck:
+        """Ask the provider whether a key is alive; see `Client.validate_key`."""
+        question = self._key_check(key, model)
         if isinstance(question, check.KeyCheck):
             return question
         found: KeyCheck = await self._run(check.plan(*question))

@@ -65,7 +65,7 @@ class Front:
         self,
         provider: str,
         *,
-        api_key: str | None = None,
+        api_key: str | ApiKey | None = None,
         limits: Sequence[Limit | str] | str | None = None,
         tier: str | None = None,
         model: str | None = None,
@@ -86,7 +86,7 @@ class Front:
         draw: random.Random | None = None,
     ) -> None:
         self._provider = find_provider(
-            provider, base_url=base_url or _base_url_in(os.environ, provider)
+            provider, base_url=base_url or base_url_in(os.environ, provider)
         )
         self._provider.require()
         _check_host(self._provider.base_url)
@@ -228,26 +228,30 @@ class Front:
             raise ConfigError(msg)
         return self._chat(body, gate=gate)
 
-    def _key_check(self, key: str | None) -> tuple[Call, Terms] | KeyCheck:
+    def _key_check(
+        self, key: str | None, model: str | None
+    ) -> tuple[Call, Terms] | KeyCheck:
         """Return the question whether a key is alive, or the answer that it cannot be."""
         chosen = self._terms.key
         if key is not None:
             key = key.strip()
-            complaint = keys.malformed(self._provider, key) if key else "is empty"
-            if complaint:
-                return check.KeyCheck(
-                    status=check.KeyStatus.MALFORMED,
-                    key=keys.ending(key),
-                    detail=f"the key {complaint}; {keys.how_to(self._provider)}",
-                )
+            found = check.examine(self._provider, key)
+            if found is not None:
+                return found
             chosen = keys.ApiKey(value=key, source="key=")
         once = dataclasses.replace(self._terms.backoff, attempts=1)
         terms = dataclasses.replace(self._terms, key=chosen, backoff=once)
-        path = "/models" if self._provider.speaks is Dialect.OPENAI else "/v1/models"
-        return self._call("GET", path, key=chosen), terms
+        openai = self._provider.speaks is Dialect.OPENAI
+        if model is None:
+            path = "/models" if openai else "/v1/models"
+            return self._call("GET", path, key=chosen), terms
+        hello = [{"role": "user", "content": "Hi"}]
+        body = {"model": model, "max_tokens": 1, "messages": hello}
+        path = _CHAT if openai else "/v1/messages"
+        return self._call("POST", path, body, key=chosen), terms
 
 
-def _base_url_in(environ: Mapping[str, str], provider: str) -> str | None:
+def base_url_in(environ: Mapping[str, str], provider: str) -> str | None:
     """Return where the environment sends a provider's calls, as OPENAI_BASE_URL does."""
     if "://" in provider:
         return None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import re
+from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from ratekeeper.errors import ConfigError
@@ -40,6 +41,16 @@ _KEYLIKE = re.compile(
 _LONGEST_BODY = 2000  # characters of an error's text that are kept
 
 
+class Flaw(StrEnum):
+    """Why a string cannot be a key."""
+
+    TOO_LONG = "too long"
+    QUOTED = "quoted"
+    CHARACTERS = "characters"
+    PLACEHOLDER = "placeholder"
+    TOO_SHORT = "too short"
+
+
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class ApiKey:
     """A key and where it was found; printed, it is only its last four characters."""
@@ -58,13 +69,16 @@ def ending(key: str) -> str:
 
 
 def find_key(
-    provider: Provider, given: str | None, environ: Mapping[str, str]
+    provider: Provider, given: str | ApiKey | None, environ: Mapping[str, str]
 ) -> ApiKey | None:
     """Return the key to send: the one given, or the provider's variable.
 
     None where the provider has no variable of its own (a server known by its URL).
-    Raises `ConfigError` where there is no key or only a placeholder.
+    Raises `ConfigError` where there is no key or only a placeholder. An `ApiKey` has
+    been looked at by whoever made it.
     """
+    if isinstance(given, ApiKey):
+        return given
     if given is not None and not isinstance(given, str):
         msg = f"api_key= is a string, not {type(given).__name__}"
         raise ConfigError(msg)
@@ -99,22 +113,39 @@ def find_key(
     return key
 
 
-def malformed(provider: Provider, value: str) -> str:
-    """Say why a string cannot be a key of this provider, "" where it may be one."""
+def flaw(provider: Provider, value: str) -> Flaw | None:
+    """Say why a string cannot be a key of this provider, None where it may be one."""
     if len(value) > _LONGEST:
-        return f"holds {len(value)} characters, and that is longer than any key"
+        return Flaw.TOO_LONG
     if value[0] in "\"'" and value[-1] == value[0]:
-        return "has quotation marks around the key: take them away"
+        return Flaw.QUOTED
     if not value.isascii() or not value.isprintable() or " " in value:
-        return "holds characters that no key has (spaces, line breaks, accents)"
+        return Flaw.CHARACTERS
     if _PLACEHOLDER.search(value):
-        return "holds a placeholder, not a key"
+        return Flaw.PLACEHOLDER
     if len(value) < provider.key_min_length:
-        return (
-            f"holds {len(value)} characters, and keys of {provider.name} have at least "
-            f"{provider.key_min_length}: it is cut off or a placeholder"
-        )
-    return ""
+        return Flaw.TOO_SHORT
+    return None
+
+
+def malformed(provider: Provider, value: str) -> str:
+    """Say in words why a string cannot be a key, "" where it may be one."""
+    match flaw(provider, value):
+        case None:
+            return ""
+        case Flaw.TOO_LONG:
+            return f"holds {len(value)} characters, and that is longer than any key"
+        case Flaw.QUOTED:
+            return "has quotation marks around the key: take them away"
+        case Flaw.CHARACTERS:
+            return "holds characters that no key has (spaces, line breaks, accents)"
+        case Flaw.PLACEHOLDER:
+            return "holds a placeholder, not a key"
+        case Flaw.TOO_SHORT:
+            return (
+                f"holds {len(value)} characters, and keys of {provider.name} have at "
+                f"least {provider.key_min_length}: it is cut off or a placeholder"
+            )
 
 
 def looks_known(provider: Provider, value: str) -> bool:
