@@ -10,7 +10,7 @@ from ratekeeper.core.policy import Account
 
 if TYPE_CHECKING:
     from benchmarks.workload import Call, Case
-    from ratekeeper.limiter import Grant
+    from ratekeeper.grant import Grant
     from ratekeeper.testing import ManualClock
 
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from ratekeeper.stores.keys import Target
     from ratekeeper.stores.memory import MemoryStore
 
-__all__ = ["AsyncLimiter", "Grant", "Limiter"]
+__all__ = ["AsyncLimiter", "Limiter"]
 
 _log = logging.getLogger("ratekeeper")
 

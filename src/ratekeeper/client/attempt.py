@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
     from ratekeeper.client.decode import Decoder
     from ratekeeper.core.limits import Limit
-    from ratekeeper.limiter import AsyncLimiter, Grant, Limiter
+    from ratekeeper.grant import Grant
+    from ratekeeper.limiter import AsyncLimiter, Limiter
     from ratekeeper.providers.catalog import Provider
     from ratekeeper.providers.facts import Meter, Reading, Verdict
 

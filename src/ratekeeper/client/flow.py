@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
 
     from ratekeeper.client.attempt import Ask, Counter
-    from ratekeeper.limiter import AsyncLimiter, Grant, Limiter
+    from ratekeeper.grant import Grant
+    from ratekeeper.limiter import AsyncLimiter, Limiter
 
 MOST_HEAD = 64 * 1024  # of an error body; the largest seen is below 8 KiB
 _ERROR = 400

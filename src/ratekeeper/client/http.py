@@ -36,9 +36,8 @@ _Transport = TypeVar("_Transport")
 SDK_TIMEOUT = httpx2.Timeout(600.0, connect=5.0)
 SDK_LIMITS = httpx2.Limits(max_connections=1000, max_keepalive_connections=100)
 
-_KEEPALIVE_S = (
-    60  # answers may take minutes, and idle connections are dropped on the way
-)
+# Answers may take minutes, and idle connections are dropped on the way.
+_KEEPALIVE_S = 60
 
 
 def http_client(

@@ -28,9 +28,7 @@ class Counting(StrEnum):
     """How a provider counts the tokens of a call."""
 
     GREATER = "greater"  # the greater of max_tokens and the input; never corrected
-    RELAY = (
-        "relay"  # that at first; what the call came to, where it is more, at the end
-    )
+    RELAY = "relay"  # that at first; at the end the call's own tokens, if more
     SUM = "sum"  # input and max_tokens at first; what the call came to, at the end
     INPUT = "input"  # input alone
     GENERATED = "generated"  # input at first; output as it is generated

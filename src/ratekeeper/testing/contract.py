@@ -8,7 +8,8 @@ Subclass `StoreContract`, say how to make a store, and let pytest collect it:
             return MyStore(clock=clock)
 
 It speaks to a store through `Limiter` alone. Time is a manual clock that moves when
-somebody waits. The class knows no test runner: its tests are plain asserts.
+somebody waits. The class knows no test runner: its tests are plain asserts. It is long
+because it is a list of duties.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ from ratekeeper.errors import (
     LimitExceeded,
     NeverPossible,
 )
-from ratekeeper.limiter import Grant, Limiter
+from ratekeeper.grant import Grant
+from ratekeeper.limiter import Limiter
 from ratekeeper.testing.clock import ManualClock
 
 if TYPE_CHECKING:
