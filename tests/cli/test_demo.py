@@ -24,7 +24,7 @@ def test_the_night_is_eight_hundred_calls_in_thirty_seconds_and_its_users() -> N
     calls = night.plan(2)
     script = [call.at_s for call in calls if call.who == SCRIPT]
 
-    assert len(script) == 800
+    assert 800 == len(script)
     assert 29 < script[-1] - script[0] <= 30
     assert set(night.USERS) == {call.who for call in calls} - {SCRIPT}
     assert sorted(call.at_s for call in calls) == [call.at_s for call in calls]
@@ -61,8 +61,8 @@ def test_without_ratekeeper_the_account_is_banned_for_everybody(
 ) -> None:
     without = short_night[0].figures()
 
-    assert without["reached_the_provider"] == 133
-    assert without["bans"] == 1
+    assert 133 == without["reached_the_provider"]
+    assert 1 == without["bans"]
     assert without["refused_with_429"] >= night.BAN_AFTER
     assert without["tokens_in_vain"] > 0
     assert without["users"]["answered"] < 3
@@ -73,12 +73,12 @@ def test_with_ratekeeper_no_429_and_the_script_held_to_its_share(
 ) -> None:
     kept = short_night[1].figures()
 
-    assert kept["refused_with_429"] == 0
-    assert kept["bans"] == 0
-    assert kept["tokens_in_vain"] == 0
+    assert 0 == kept["refused_with_429"]
+    assert 0 == kept["bans"]
+    assert 0 == kept["tokens_in_vain"]
     assert 0 < kept["script"]["answered"] <= 15
-    assert kept["script"]["answered"] + kept["script"]["held_back"] == 130
-    assert kept["users"]["answered"] == 3
+    assert 130 == kept["script"]["answered"] + kept["script"]["held_back"]
+    assert 3 == kept["users"]["answered"]
 
 
 def test_what_callers_saw_is_what_the_providers_counted(
@@ -90,7 +90,7 @@ def test_what_callers_saw_is_what_the_providers_counted(
             (side.script, figures["script"]),
             (side.users, figures["users"]),
         ):
-            assert tally.open == 0
+            assert 0 == tally.open
             assert tally.answered == told["answered"]
             assert tally.refused == told["refused_with_429"]
             assert tally.asked == told["asked"]
@@ -188,7 +188,7 @@ def test_on_a_terminal_it_draws_live_and_gives_the_screen_back() -> None:
                 seen += more
     os.close(ours)
 
-    assert process.returncode == 130
+    assert 130 == process.returncode
     assert b"Traceback" not in seen
     assert seen.rfind(b"\x1b[?25h") > seen.rfind(b"\x1b[?25l")  # the cursor is back
 
@@ -211,8 +211,8 @@ def test_interrupted_it_exits_130_without_a_trace() -> None:
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=15)
 
-    assert process.returncode == 130
-    assert err.strip() == ""
+    assert 130 == process.returncode
+    assert "" == err.strip()
 
 
 def test_a_reader_who_has_gone_ends_it_quietly() -> None:
@@ -224,8 +224,8 @@ def test_a_reader_who_has_gone_ends_it_quietly() -> None:
         err = process.stderr.read()
         process.wait(timeout=15)
 
-    assert process.returncode == 1
-    assert err == ""
+    assert 1 == process.returncode
+    assert "" == err
 
 
 @pytest.mark.slow
@@ -241,11 +241,11 @@ def test_the_whole_night_ends_in_time_and_its_figures_add_up() -> None:
     figures = json.loads(done.stdout)
     kept = figures["with"]
 
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (0, "") == (done.returncode, done.stderr)
     assert figures["seconds"] < 90
     assert figures["without"]["refused_with_429"] > 600
-    assert figures["without"]["bans"] == 1
-    assert (kept["refused_with_429"], kept["bans"], kept["tokens_in_vain"]) == (0, 0, 0)
+    assert 1 == figures["without"]["bans"]
+    assert (0, 0, 0) == (kept["refused_with_429"], kept["bans"], kept["tokens_in_vain"])
     assert kept["users"]["answered"] == kept["users"]["asked"]
     for side in (figures["without"], kept):
         script = side["script"]

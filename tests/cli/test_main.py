@@ -22,14 +22,14 @@ def test_every_command_named_exists_and_explains_itself(name: str) -> None:
     done = run(name, "--help")
 
     assert isinstance(command, click.Command)
-    assert done.returncode == 0
+    assert 0 == done.returncode
     assert f"Usage: ratekeeper {name}" in done.stdout
 
 
 def test_help_lists_the_commands() -> None:
     done = run("--help")
 
-    assert done.returncode == 0
+    assert 0 == done.returncode
     assert all(f"\n  {name} " in done.stdout for name in COMMANDS)
     assert "..." not in done.stdout.partition("Commands:")[2]  # no help is cut off
 
@@ -44,8 +44,8 @@ def test_the_version_is_the_packages() -> None:
 def test_what_does_not_exist_is_bad_usage(arguments: tuple[str, ...]) -> None:
     done = run(*arguments)
 
-    assert done.returncode == 2
-    assert done.stdout == ""
+    assert 2 == done.returncode
+    assert "" == done.stdout
     assert "Usage" in done.stderr
 
 
@@ -87,7 +87,7 @@ def test_help_loads_nothing_heavy() -> None:
         [START[0], "-c", code], capture_output=True, text=True, timeout=15, check=False
     )
 
-    assert done.stderr == "[]\n"
+    assert "[]\n" == done.stderr
 
 
 def test_a_reader_who_has_gone_ends_it_quietly() -> None:
@@ -103,5 +103,5 @@ def test_a_reader_who_has_gone_ends_it_quietly() -> None:
     )
     os.close(write)
 
-    assert done.returncode == 1
+    assert 1 == done.returncode
     assert "Traceback" not in done.stderr

@@ -20,7 +20,7 @@ from tests.cli.running import run, simulate
 def follow(curl: str) -> httpx2.Response:
     """Do what a printed curl line says."""
     words = shlex.split(curl)
-    assert words[0] == "curl"
+    assert "curl" == words[0]
     url = words[1]
     lines = [words[i + 1] for i, word in enumerate(words) if word == "-H"]
     headers = dict(line.split(": ", 1) for line in lines)
@@ -35,7 +35,7 @@ def test_the_curl_line_it_prints_works_as_it_stands(provider: str) -> None:
         assert curl is not None
         response = follow(curl[1])
 
-    assert response.status_code == 200
+    assert 200 == response.status_code
     assert "usage" in response.json()
 
 
@@ -96,27 +96,27 @@ def test_interrupted_it_sums_up_what_it_saw_and_exits_130() -> None:
         statuses = [follow(curl[1]).status_code for _ in range(3)]
         code, out, err = served.end()
 
-    assert statuses == [200, 429, 429]
-    assert code == 130
+    assert [200, 429, 429] == statuses
+    assert 130 == code
     assert "3 requests, 1x 200, 2x 429" in out
     assert "2x 1 requests/minute" in out
-    assert err == ""
+    assert "" == err
 
 
 def test_terminated_it_exits_0_with_its_figures_as_json() -> None:
     with simulate("openai", "--json") as served:
         code, out, err = served.end(signal.SIGTERM)
 
-    assert code == 0
-    assert json.loads(out)["stats"]["requests"] == 0
-    assert err == ""
+    assert 0 == code
+    assert 0 == json.loads(out)["stats"]["requests"]
+    assert "" == err
 
 
 def test_the_limits_of_a_tier_come_from_the_presets() -> None:
     with simulate("openai", "--json", "--tier", "free", "--model", "gpt-4") as served:
         limits = served.facts["limits"]
 
-    assert limits == ["50 requests/minute", "15k tokens/minute"]
+    assert ["50 requests/minute", "15k tokens/minute"] == limits
 
 
 def test_keys_faults_and_bans_are_in_force() -> None:
@@ -135,7 +135,7 @@ def test_keys_faults_and_bans_are_in_force() -> None:
         answers = [ask(key) for key in ["sk-mine", "sk-other", *["sk-mine"] * 3]]
 
     assert [500, 401, 429, 429, 429] == [one.status_code for one in answers]
-    assert answers[-1].json()["error"]["code"] == "temporarily_banned"
+    assert "temporarily_banned" == answers[-1].json()["error"]["code"]
     assert 3 * 3600 - 60 < int(answers[-1].headers["retry-after"]) <= 3 * 3600
 
 
@@ -144,17 +144,17 @@ def test_a_port_in_use_is_told_and_exits_2() -> None:
         port = served.facts["stats_url"].removesuffix("/_stats").rpartition(":")[2]
         done = run("simulate", "openai", "--port", port)
 
-    assert done.returncode == 2
+    assert 2 == done.returncode
     assert f"cannot listen on 127.0.0.1 port {port}" in done.stderr
     assert ": take another port, or 0 for a free one" in done.stderr
-    assert done.stdout == ""
+    assert "" == done.stdout
 
 
 def test_a_bad_limit_points_at_the_word_and_exits_2() -> None:
     done = run("simulate", "openai", "--limit", "500 rmp")
 
-    assert done.returncode == 2
-    assert done.stdout == ""
+    assert 2 == done.returncode
+    assert "" == done.stdout
     assert "\n  500 rmp\n      ^^^\n" in done.stderr
 
 
@@ -183,10 +183,10 @@ def test_bad_usage_says_what_was_expected_and_exits_2(
 ) -> None:
     done = run("simulate", *arguments)
 
-    assert done.returncode == 2
+    assert 2 == done.returncode
     assert said in done.stderr
     assert "Traceback" not in done.stderr
-    assert done.stdout == ""
+    assert "" == done.stdout
 
 
 def test_the_limits_may_come_from_an_account_in_a_config_file(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ def test_a_call_turned_away_for_now_is_sent_again(kind: str) -> None:
 
     assert OK[2] == answer
     assert 3 == len(told.requests)
-    assert len({request.content for request in told.requests}) == 1
+    assert 1 == len({request.content for request in told.requests})
 
 
 @pytest.mark.parametrize("status", [400, 401, 402, 403, 404, 413, 422])

@@ -53,7 +53,7 @@ class Room:
                     self._timers, (waiter.wake_us, next(self._order), waiter)
                 )
                 continue
-            assert waiter.lacks == []
+            assert [] == waiter.lacks
             assert waiter not in self._decided
             self._decided.add(waiter)
             if waiter.state is State.GRANTED:

@@ -124,7 +124,7 @@ def test_a_budget_is_spent_to_the_last() -> None:
     budget = RetryBudget(COST)
 
     assert budget.spend(throttled=False)
-    assert budget.left == 0
+    assert 0 == budget.left
     assert not budget.spend(throttled=True)
 
 
@@ -133,4 +133,4 @@ def test_the_wait_may_be_nothing_at_all() -> None:
     waits = {Backoff(base_us=1, cap_us=1).wait_us(1, None, draw) for _ in range(50)}
 
     assert {0, 1} == waits
-    assert Backoff(base_us=0).wait_us(1, None, draw) == 0
+    assert 0 == Backoff(base_us=0).wait_us(1, None, draw)

@@ -16,7 +16,7 @@ def test_a_denial_is_false_and_says_the_limit_and_the_wait() -> None:
     answer = denied(meter, 40 * SECOND)
 
     assert not answer
-    assert answer.retry_after_s == 40.0
+    assert 40.0 == answer.retry_after_s
     assert str(answer) == (
         "the limit '60 requests/minute' is used up: try again in 40 s"
     )
@@ -27,7 +27,7 @@ def test_a_denial_by_slots_is_a_lower_bound_and_says_so() -> None:
     answer = denied(meter, 15 * MINUTE)
 
     assert not answer.exact
-    assert answer.retry_after_us == SECOND
+    assert SECOND == answer.retry_after_us
     assert str(answer).endswith("try again in at least 1 s")
 
 
@@ -43,7 +43,7 @@ def test_a_status_says_what_is_used_and_who_waits() -> None:
         status.reset_after_s,
         status.waiting,
     )
-    assert line.advance(room.meters, START) == []
+    assert [] == line.advance(room.meters, START)
 
 
 def test_money_is_shown_in_its_currency_exactly_in_any_context() -> None:
@@ -55,4 +55,4 @@ def test_money_is_shown_in_its_currency_exactly_in_any_context() -> None:
 
     assert Decimal("12.345678901") == status.used
     assert Decimal("37.654321099") == status.remaining
-    assert status.waiting == 0
+    assert 0 == status.waiting

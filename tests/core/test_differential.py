@@ -56,7 +56,7 @@ def play(
         assert ready is not None
         assert ready <= now + wait <= ready + late_us
         now += wait
-        assert ours.wait_us(cost, now) == 0
+        assert 0 == ours.wait_us(cost, now)
         ours.admit(cost, now)
         mark = theirs.take(cost, now)
         due.append((at + 1 + later, min(unused, cost), now, cost, mark))

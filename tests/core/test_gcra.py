@@ -53,8 +53,8 @@ def test_a_bucket_answers_as_a_level_kept_as_a_fraction(
             ours.admit(cost, now)
             oracle.take(cost, now)
         else:
-            assert ours.wait_us(cost, now + wait - 1) == 1
-            assert ours.wait_us(cost, now + wait) == 0
+            assert 1 == ours.wait_us(cost, now + wait - 1)
+            assert 0 == ours.wait_us(cost, now + wait)
 
 
 @given(
@@ -96,10 +96,10 @@ def test_a_guard_costs_none_of_the_rate_at_any_cost(
 def test_a_guard_takes_what_arrives_bunched_off_the_burst() -> None:
     meter = bucket("60 rpm burst 10", guard_us=3 * SECOND)
     for _ in range(7):
-        assert meter.wait_us(1, START) == 0
+        assert 0 == meter.wait_us(1, START)
         meter.admit(1, START)
 
-    assert meter.wait_us(1, START) == SECOND
+    assert SECOND == meter.wait_us(1, START)
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_a_guard_takes_what_arrives_bunched_off_the_burst() -> None:
 def test_a_guard_longer_than_the_burst_leaves_one_call_at_once(text: str) -> None:
     limit = Limit.parse(text).resolved()
     meter = bucket(text, guard_us=5 * SECOND)
-    assert meter.wait_us(1, START) == 0
+    assert 0 == meter.wait_us(1, START)
     meter.admit(1, START)
 
     assert meter.wait_us(1, START) == limit.window_us // limit.amount
@@ -117,10 +117,10 @@ def test_a_guard_longer_than_the_burst_leaves_one_call_at_once(text: str) -> Non
 def test_ten_at_once_then_one_a_second() -> None:
     meter = bucket("60 requests/minute burst 10")
     for _ in range(10):
-        assert meter.wait_us(1, START) == 0
+        assert 0 == meter.wait_us(1, START)
         meter.admit(1, START)
 
-    assert meter.wait_us(1, START) == SECOND
+    assert SECOND == meter.wait_us(1, START)
 
 
 def test_a_leaky_bucket_spaces_calls_evenly() -> None:
@@ -138,13 +138,13 @@ def test_a_leaky_bucket_spaces_calls_evenly() -> None:
 def test_a_call_above_the_burst_goes_when_the_bucket_is_full() -> None:
     meter = bucket("60 rpm burst 5")
     assert not meter.never(60)
-    assert meter.wait_us(60, START) == 0
+    assert 0 == meter.wait_us(60, START)
     meter.admit(60, START)
 
-    assert meter.wait_us(1, START) == 56 * SECOND
-    assert meter.wait_us(60, START) == 60 * SECOND
-    assert meter.remaining(START) == 0
-    assert meter.reset_us(START) == 60 * SECOND
+    assert 56 * SECOND == meter.wait_us(1, START)
+    assert 60 * SECOND == meter.wait_us(60, START)
+    assert 0 == meter.remaining(START)
+    assert 60 * SECOND == meter.reset_us(START)
 
 
 def test_a_call_above_burst_and_limit_never_goes() -> None:
@@ -159,7 +159,7 @@ def test_a_cost_of_nothing_passes_a_bucket_in_debt() -> None:
     meter = bucket("60 rpm burst 5")
     meter.take(50, START)
 
-    assert meter.wait_us(0, START) == 0
+    assert 0 == meter.wait_us(0, START)
 
 
 def test_a_refund_is_there_at_once_and_fills_no_further_than_full() -> None:
@@ -167,11 +167,11 @@ def test_a_refund_is_there_at_once_and_fills_no_further_than_full() -> None:
     meter.admit(60, START)
     meter.back(40, START, START + SECOND)
 
-    assert meter.remaining(START + SECOND) == 41
+    assert 41 == meter.remaining(START + SECOND)
     meter.back(20, START, START + SECOND)
-    assert meter.remaining(START + SECOND) == 60
+    assert 60 == meter.remaining(START + SECOND)
     meter.admit(60, START + SECOND)
-    assert meter.wait_us(1, START + SECOND) == SECOND
+    assert SECOND == meter.wait_us(1, START + SECOND)
 
 
 def test_a_refund_from_before_the_bucket_was_full_changes_nothing() -> None:
@@ -181,7 +181,7 @@ def test_a_refund_from_before_the_bucket_was_full_changes_nothing() -> None:
     meter.admit(30, later)
     meter.back(10, START, later)
 
-    assert meter.remaining(later) == 30
+    assert 30 == meter.remaining(later)
 
 
 def test_an_overrun_is_debt_that_delays_later_calls() -> None:
@@ -189,9 +189,9 @@ def test_an_overrun_is_debt_that_delays_later_calls() -> None:
     meter.admit(5, START)
     meter.take(10, START)
 
-    assert meter.wait_us(1, START) == 11 * SECOND
-    assert meter.used(START) == 15
-    assert meter.remaining(START) == 0
+    assert 11 * SECOND == meter.wait_us(1, START)
+    assert 15 == meter.used(START)
+    assert 0 == meter.remaining(START)
 
 
 @given(st.integers(1, 1000), st.integers(0, 2000), st.integers(0, 2 * MINUTE))
@@ -203,9 +203,9 @@ def test_a_bucket_is_full_at_its_reset_and_not_before(
     now = START + passed
     reset = meter.reset_us(now)
 
-    assert meter.wait_us(amount, now + reset) == 0
+    assert 0 == meter.wait_us(amount, now + reset)
     if reset:
-        assert meter.wait_us(amount, now + reset - 1) == 1
+        assert 1 == meter.wait_us(amount, now + reset - 1)
 
 
 @given(st.integers(1, 100), st.integers(0, 60), st.integers(1, 600))
@@ -225,8 +225,8 @@ def test_a_changed_burst_is_in_force_at_once() -> None:
     meter.admit(5, START)
     meter.change(Limit.parse("120 rpm burst 10").resolved(), START)
 
-    assert meter.remaining(START) == 5
-    assert meter.wait_us(6, START) == SECOND // 2
+    assert 5 == meter.remaining(START)
+    assert SECOND // 2 == meter.wait_us(6, START)
 
 
 @pytest.mark.parametrize(
@@ -243,17 +243,17 @@ def test_a_paced_bucket_holds_a_second_of_whatever_limit_is_in_force(
 
 
 def test_a_second_of_a_slow_limit_is_one() -> None:
-    assert second_of(Limit.parse("5 requests/hour")) == 1
-    assert second_of(Limit.parse("120k tpm")) == 2000
+    assert 1 == second_of(Limit.parse("5 requests/hour"))
+    assert 2000 == second_of(Limit.parse("120k tpm"))
 
 
 def test_a_cold_bucket_starts_with_one_second_and_is_full_a_window_later() -> None:
     meter = bucket("600 rpm burst 100")
     meter.start_cold(START, paced("600 rpm"))
 
-    assert meter.remaining(START) == 10
+    assert 10 == meter.remaining(START)
     assert meter.attention
-    assert meter.remaining(START + MINUTE) == 100
+    assert 100 == meter.remaining(START + MINUTE)
     meter.settle_attention(START + MINUTE)
     assert not meter.attention
 
@@ -262,7 +262,7 @@ def test_a_cold_bucket_smaller_than_a_second_starts_full() -> None:
     meter = bucket("600 rpm burst 3")
     meter.start_cold(START, paced("600 rpm"))
 
-    assert meter.remaining(START) == 3
+    assert 3 == meter.remaining(START)
 
 
 @pytest.mark.parametrize(("says", "level"), [(99, 94), (500, 100), (7, 2), (0, 0)])
@@ -283,21 +283,21 @@ def test_confirming_a_bucket_that_is_not_cold_changes_nothing() -> None:
     meter = bucket("600 rpm burst 100")
     meter.confirm(3, 0, START)
 
-    assert meter.remaining(START) == 100
+    assert 100 == meter.remaining(START)
     meter.start_cold(START, paced("600 rpm"))
     meter.confirm(3, 0, START + MINUTE)
-    assert meter.remaining(START + MINUTE) == 100
+    assert 100 == meter.remaining(START + MINUTE)
 
 
 def test_the_backlog_is_when_a_call_fits_behind_those_ahead() -> None:
     meter = bucket("60 rpm burst 5")
 
-    assert meter.backlog_us(0, 5, START) == 0
-    assert meter.backlog_us(5, 1, START) == SECOND
-    assert meter.backlog_us(10, 60, START) == 10 * SECOND
+    assert 0 == meter.backlog_us(0, 5, START)
+    assert SECOND == meter.backlog_us(5, 1, START)
+    assert 10 * SECOND == meter.backlog_us(10, 60, START)
     meter.take(5, START)
-    assert meter.backlog_us(0, 2, START) == 2 * SECOND
-    assert meter.backlog_us(3, 2, START) == 5 * SECOND
+    assert 2 * SECOND == meter.backlog_us(0, 2, START)
+    assert 5 * SECOND == meter.backlog_us(3, 2, START)
 
 
 def test_an_empty_bucket_is_not_forgotten() -> None:

@@ -324,10 +324,10 @@ def test_a_system_without_time_zones_says_what_to_install(
 
 
 def test_limits_are_made_by_period() -> None:
-    assert str(Limit.per_second(requests=10)) == "10 requests/second"
-    assert str(Limit.per_minute(tokens=90_000)) == "90k tokens/minute"
-    assert str(Limit.per_day(request=5)) == "5 requests/day"
-    assert str(Limit.per_day(usd=5)) == "$5/day"
+    assert "10 requests/second" == str(Limit.per_second(requests=10))
+    assert "90k tokens/minute" == str(Limit.per_minute(tokens=90_000))
+    assert "5 requests/day" == str(Limit.per_day(request=5))
+    assert "$5/day" == str(Limit.per_day(usd=5))
     with pytest.raises(TypeError, match="exactly one unit"):
         Limit.per_day(requests=1, tokens=5)
     with pytest.raises(TypeError, match="whole number"):
@@ -362,7 +362,7 @@ def test_limits_of_a_policy_are_at_least_one_and_none_twice() -> None:
         parse_limits([])
     with pytest.raises(ConfigError, match="rule the same thing: keep one"):
         parse_limits(["60 rpm", Limit.parse("30 rpm")])
-    assert len(parse_limits(["60 rpm", "10 rpm burst 5", "60 tpm", "60 rph"])) == 4
+    assert 4 == len(parse_limits(["60 rpm", "10 rpm burst 5", "60 tpm", "60 rph"]))
 
 
 def test_money_is_counted_in_billionths() -> None:
@@ -377,7 +377,7 @@ def test_a_limit_pickles_and_hashes() -> None:
     limit = Limit.parse("60 rpd resets 00:00 Europe/Berlin")
 
     assert limit == pickle.loads(pickle.dumps(limit))
-    assert len({limit, Limit.parse(str(limit))}) == 1
+    assert 1 == len({limit, Limit.parse(str(limit))})
 
 
 def test_no_word_of_acquire_can_be_a_unit() -> None:

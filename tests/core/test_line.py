@@ -143,8 +143,8 @@ def test_a_refused_call_leaves_every_limit_untouched() -> None:
 
     assert State.REFUSED is refused.state
     assert refused.held_by is room.meters[1]
-    assert refused.wait_us == MINUTE
-    assert room.meters[0].used(START) == 1
+    assert MINUTE == refused.wait_us
+    assert 1 == room.meters[0].used(START)
 
 
 def test_one_wake_up_at_the_longest_of_the_waits() -> None:
@@ -163,8 +163,8 @@ def test_a_hundred_waiters_and_one_place_make_one_wake_up() -> None:
         room.enter(Waiter([1]))
     room.run(START + SECOND)
 
-    assert len(room.granted) == 2
-    assert sum(room.woken.values()) == 1
+    assert 2 == len(room.granted)
+    assert 1 == sum(room.woken.values())
 
 
 def test_a_hundred_waiters_for_slots_do_not_wake_together_when_a_lease_ends() -> None:
@@ -173,8 +173,8 @@ def test_a_hundred_waiters_for_slots_do_not_wake_together_when_a_lease_ends() ->
         room.enter(Waiter([MINUTE]))
     room.run(START + MINUTE)
 
-    assert len(room.granted) == 2
-    assert sum(room.woken.values()) == 1
+    assert 2 == len(room.granted)
+    assert 1 == sum(room.woken.values())
 
 
 def test_a_caller_stuck_at_its_own_key_holds_up_nobody() -> None:
@@ -227,7 +227,7 @@ def test_a_small_call_does_not_slip_past_a_large_one_at_the_same_limit() -> None
 
     assert State.WAITING is small.state
     assert State.REFUSED is now_or_never.state
-    assert now_or_never.wait_us == 60 * SECOND
+    assert 60 * SECOND == now_or_never.wait_us
     room.run()
     assert START + MINUTE == large.granted_us == small.granted_us
 
@@ -242,7 +242,7 @@ def test_a_call_that_must_not_overtake_stands_behind_every_class(
     tried = room.enter(Waiter([10], priority=LAST, timeout_us=0))
 
     assert State.REFUSED is tried.state
-    assert tried.wait_us == MINUTE
+    assert MINUTE == tried.wait_us
 
 
 def test_classes_are_served_in_their_order() -> None:
@@ -288,8 +288,8 @@ def test_flows_of_a_class_share_by_weight() -> None:
     room.run(START + 28 * SECOND)
 
     first = [waiter.flow for waiter in room.granted[1:]]
-    assert first.count("three") == 21
-    assert first.count("one") == 7
+    assert 21 == first.count("three")
+    assert 7 == first.count("one")
 
 
 def test_a_flow_that_comes_late_does_not_catch_up_on_the_past() -> None:
@@ -340,7 +340,7 @@ def test_a_deadline_is_not_lost_to_those_who_came_later_and_are_risen_above() ->
     room.run()
 
     assert State.GRANTED is batch.state
-    assert batch.granted_us == START + 30 * SECOND
+    assert START + 30 * SECOND == batch.granted_us
 
 
 def test_a_deadline_is_lost_to_those_who_came_earlier_and_rise_as_well() -> None:
@@ -359,7 +359,7 @@ def test_a_deadline_is_lost_to_those_who_came_earlier_and_rise_as_well() -> None
 
     room.run()
 
-    assert batch.granted_us == START + 41 * SECOND
+    assert START + 41 * SECOND == batch.granted_us
 
 
 def test_a_deadline_in_a_line_for_slots_is_refused_when_it_comes() -> None:
@@ -417,8 +417,8 @@ def test_half_of_a_thousand_waiters_leave_without_a_trace() -> None:
 
     assert room.is_empty()
     assert not [w for w in waiters if w.state is State.WAITING]
-    assert room.meters[0].remaining(room.now + MINUTE) == 600
-    assert room.meters[1].remaining(room.now + MINUTE) == 60_000
+    assert 600 == room.meters[0].remaining(room.now + MINUTE)
+    assert 60_000 == room.meters[1].remaining(room.now + MINUTE)
 
 
 def test_a_lowered_amount_refuses_whom_it_can_never_serve() -> None:

@@ -47,10 +47,10 @@ def test_nobody_passes_a_pause_and_the_longest_one_counts() -> None:
     meter.pause(START + 2 * SECOND)
 
     assert meter.attention
-    assert meter.delay_us(1, START) == 5 * SECOND
-    assert meter.delay_us(1, START + 5 * SECOND - 1) == 1
-    assert meter.delay_us(1, START + 5 * SECOND) == 0
-    assert meter.behind_us(0, 1, START) == 5 * SECOND
+    assert 5 * SECOND == meter.delay_us(1, START)
+    assert 1 == meter.delay_us(1, START + 5 * SECOND - 1)
+    assert 0 == meter.delay_us(1, START + 5 * SECOND)
+    assert 5 * SECOND == meter.behind_us(0, 1, START)
     assert meter.is_binding(START)
     meter.settle_attention(START + 5 * SECOND)
     assert not meter.attention
@@ -60,15 +60,15 @@ def test_a_cold_window_is_paced_until_a_window_has_passed() -> None:
     meter = cold()
     assert meter.attention
     for _ in range(10):
-        assert meter.delay_us(1, START) == 0
+        assert 0 == meter.delay_us(1, START)
         meter.charge(1, START)
 
-    assert meter.delay_us(1, START) == SECOND // 10
-    assert meter.behind_us(10, 1, START) == 11 * SECOND // 10
+    assert SECOND // 10 == meter.delay_us(1, START)
+    assert 11 * SECOND // 10 == meter.behind_us(10, 1, START)
     later = START + MINUTE
-    assert meter.delay_us(500, later) == 0
+    assert 0 == meter.delay_us(500, later)
     assert meter.pace is None
-    assert meter.delay_us(1, later) == 0
+    assert 0 == meter.delay_us(1, later)
 
 
 @given(st.lists(st.tuples(st.integers(0, 4 * SECOND), st.integers(1, 60)), max_size=40))
@@ -81,18 +81,18 @@ def test_a_cold_wait_is_exact(calls: list[tuple[int, int]]) -> None:
         if wait:
             assert meter.delay_us(cost, now + wait - 1) > 0
             now += wait
-        assert meter.delay_us(cost, now) == 0
+        assert 0 == meter.delay_us(cost, now)
         meter.charge(cost, now)
 
 
 def test_a_changed_amount_changes_the_pace_of_a_cold_start() -> None:
     meter = cold("60 rpm using sliding-window")
     meter.charge(1, START)
-    assert meter.delay_us(1, START) == SECOND
+    assert SECOND == meter.delay_us(1, START)
     meter.change(Limit.parse("600 rpm using sliding-window"), START)
 
-    assert meter.delay_us(9, START) == 0
-    assert meter.delay_us(10, START) == SECOND // 10
+    assert 0 == meter.delay_us(9, START)
+    assert SECOND // 10 == meter.delay_us(10, START)
 
 
 def test_what_the_provider_confirms_ends_the_cold_start() -> None:
@@ -104,8 +104,8 @@ def test_what_the_provider_confirms_ends_the_cold_start() -> None:
 
     assert meter.pace is None
     # 500 left when it answered, 4 taken since
-    assert meter.remaining(START) == 496
-    assert meter.delay_us(496, START) == 0
+    assert 496 == meter.remaining(START)
+    assert 0 == meter.delay_us(496, START)
     meter.settle_attention(START)
     assert not meter.attention
 
@@ -115,7 +115,7 @@ def test_a_provider_that_says_more_than_is_left_here_is_not_believed() -> None:
     meter.charge(5, START)
     meter.confirm(10_000, meter.charged, START)
 
-    assert meter.remaining(START) == 595
+    assert 595 == meter.remaining(START)
 
 
 @pytest.mark.parametrize("when", [START + MINUTE, START + 2 * MINUTE])
@@ -123,10 +123,10 @@ def test_confirming_after_the_cold_start_changes_nothing(when: int) -> None:
     meter = cold()
     meter.confirm(0, 0, when)
 
-    assert meter.remaining(when) == 600
+    assert 600 == meter.remaining(when)
     warmed = warm()
     warmed.confirm(0, 0, START)
-    assert warmed.remaining(START) == 600
+    assert 600 == warmed.remaining(START)
 
 
 def test_a_key_at_its_limit_is_not_forgotten_and_one_below_it_may_be() -> None:
@@ -145,5 +145,5 @@ def test_what_is_charged_is_counted_for_a_later_confirmation() -> None:
     meter.charge(2, START)
     meter.charge(1, START)
 
-    assert meter.charged == 3
-    assert meter.weight(7) == 7
+    assert 3 == meter.charged
+    assert 7 == meter.weight(7)

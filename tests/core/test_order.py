@@ -125,12 +125,12 @@ def test_what_is_ahead_counts_one_for_each_of_very_many_flows() -> None:
     for each in made:
         line.add(each, 1, START)
 
-    assert line.ahead(made[-1], START) == 498
+    assert 498 == line.ahead(made[-1], START)
     free = waiter(500, flow="free")
     line.add(free, 0, START)
-    assert line.ahead(made[-1], START) == 64
+    assert 64 == line.ahead(made[-1], START)
     line.remove(free, served=False)
-    assert line.ahead(made[-1], START) == 498
+    assert 498 == line.ahead(made[-1], START)
 
 
 def test_behind_every_class_all_are_ahead() -> None:
@@ -139,7 +139,7 @@ def test_behind_every_class_all_are_ahead() -> None:
         line.add(waiter(i, priority=priority), 2, START)
     last = waiter(9, priority=LAST)
 
-    assert line.ahead(last, START) == 6
+    assert 6 == line.ahead(last, START)
     assert not line.is_first(last, START)
 
 
@@ -188,7 +188,7 @@ def test_a_flow_that_comes_back_late_starts_where_the_others_are() -> None:
         line.add(waiter(i, flow="early"), 1, START)
     order = [each.flow for each in drain(line, START)]
 
-    assert order[:8].count("early") == 4
+    assert 4 == order[:8].count("early")
 
 
 def test_service_remembered_of_flows_that_left_is_bounded() -> None:
@@ -227,7 +227,7 @@ def test_who_left_and_came_back_rises_once() -> None:
     assert line.first(START + RISE - 1) is other
 
     assert line.first(START + RISE) is late
-    assert len(line) == 2
+    assert 2 == len(line)
 
 
 @pytest.mark.parametrize("many", [64, 127, 128, 129, 1000])

@@ -34,7 +34,7 @@ def test_both_a_bucket_and_a_log_would_grant_and_neither_waits_longer(
         if wait:
             assert meter.wait_us(cost, now + wait - 1) > 0
             now += wait
-        assert meter.wait_us(cost, now) == 0
+        assert 0 == meter.wait_us(cost, now)
         assert bucket.fits(cost, now)
         assert log.fits(cost, now)
         meter.admit(cost, now)
@@ -72,23 +72,23 @@ def test_a_call_above_the_limit_never_goes() -> None:
 def test_a_refund_comes_back_to_both() -> None:
     meter = paced("600 tokens/minute")
     meter.take(600, START)
-    assert meter.wait_us(10, START) == MINUTE
+    assert MINUTE == meter.wait_us(10, START)
     meter.back(600, START, START)
 
-    assert meter.wait_us(10, START) == 0
-    assert meter.used(START) == 0
+    assert 0 == meter.wait_us(10, START)
+    assert 0 == meter.used(START)
 
 
 def test_the_window_says_what_is_used_and_the_larger_backlog_counts() -> None:
     meter = paced("600 tokens/minute")
     meter.take(20, START)
 
-    assert meter.used(START) == 20
-    assert meter.reset_us(START) == MINUTE
-    assert meter.backlog_us(30, 10, START) == 5 * SECOND
-    assert meter.backlog_us(600, 10, START) == 62 * SECOND
+    assert 20 == meter.used(START)
+    assert MINUTE == meter.reset_us(START)
+    assert 5 * SECOND == meter.backlog_us(30, 10, START)
+    assert 62 * SECOND == meter.backlog_us(600, 10, START)
     meter.take(580, START)
-    assert meter.backlog_us(0, 10, START) == MINUTE
+    assert MINUTE == meter.backlog_us(0, 10, START)
 
 
 def test_a_key_whose_bucket_is_empty_is_not_forgotten() -> None:
@@ -107,9 +107,9 @@ def test_a_changed_amount_changes_both() -> None:
     meter.take(10, START)
     meter.change(Limit.parse("1200 tokens/minute using paced"), START)
 
-    assert meter.wait_us(10, START) == 0
-    assert meter.wait_us(11, START) == SECOND // 20
-    assert meter.remaining(START) == 1190
+    assert 0 == meter.wait_us(10, START)
+    assert SECOND // 20 == meter.wait_us(11, START)
+    assert 1190 == meter.remaining(START)
 
 
 def test_a_cold_start_changes_nothing_as_it_is_paced_already() -> None:
@@ -118,7 +118,7 @@ def test_a_cold_start_changes_nothing_as_it_is_paced_already() -> None:
     meter.confirm(3, 0, START)
 
     assert not meter.attention
-    assert meter.wait_us(10, START) == 0
+    assert 0 == meter.wait_us(10, START)
 
 
 def test_what_was_refused_goes_on_evenly_without_a_burst() -> None:

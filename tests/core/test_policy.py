@@ -42,7 +42,7 @@ def test_each_algorithm_has_its_meter(text: str, kind: type) -> None:
 def test_a_limit_keeps_the_text_of_the_operator() -> None:
     (rule,) = rules_of([Limit.parse("500 rpm")])
 
-    assert rule.text == "500 requests/minute"
+    assert "500 requests/minute" == rule.text
     assert Algorithm.SLIDING_WINDOW is rule.limit.algorithm
 
 
@@ -75,15 +75,15 @@ def test_an_account_starts_cold_unless_told_otherwise() -> None:
     (rule,) = rules_of([text], Account())
     (warm,) = rules_of([text], Account(cold=False))
 
-    assert rule.meter(START).remaining(START) == 10
-    assert warm.meter(START).remaining(START) == 600
+    assert 10 == rule.meter(START).remaining(START)
+    assert 600 == warm.meter(START).remaining(START)
 
 
 def test_a_said_burst_does_not_make_a_cold_start_warm() -> None:
     (rule,) = rules_of(["600 rpm burst 300"], Account())
 
-    assert rule.meter(START).remaining(START) == 10
-    assert rule.meter(START).remaining(START) == 10
+    assert 10 == rule.meter(START).remaining(START)
+    assert 10 == rule.meter(START).remaining(START)
 
 
 def test_a_call_costs_what_it_says_and_one_request() -> None:

@@ -168,7 +168,7 @@ def test_denied_before_the_wait_is_over_and_granted_when_it_is(using: str) -> No
                 before = rng.choice([1, 1, rng.randint(1, wait)])
                 assert meter.wait_us(cost, now + wait - before) > 0
                 now += wait
-            assert meter.wait_us(cost, now) == 0
+            assert 0 == meter.wait_us(cost, now)
             meter.admit(cost, now)
 
 
@@ -195,7 +195,7 @@ def test_a_combination_is_granted_exactly_when_its_longest_wait_is_over(
                 assert max(early) > 0
                 now += wait
             for meter, cost in zip(meters, costs, strict=True):
-                assert meter.wait_us(cost, now) == 0
+                assert 0 == meter.wait_us(cost, now)
                 meter.admit(cost, now)
 
 
@@ -234,7 +234,7 @@ def test_a_frozen_clock_grants_one_burst_and_locks_nobody_out_when_it_goes_on(
     wait = meter.wait_us(1, START)
 
     assert 0 < wait <= MINUTE
-    assert meter.wait_us(1, START + wait) == 0
+    assert 0 == meter.wait_us(1, START + wait)
 
 
 @pytest.mark.parametrize("using", ALGORITHMS)

@@ -43,7 +43,7 @@ def test_leases_are_those_of_a_list_that_is_searched(
             held.append((now, hold))
         elif what == "take":
             assert wait == min(sum(lease) for lease in held) - now
-            assert meter.wait_us(hold, now + wait - 1) == 1
+            assert 1 == meter.wait_us(hold, now + wait - 1)
         elif what == "back" and held:
             taken, cost = held.pop(pick % len(held))
             meter.back(cost, taken, now)
@@ -66,10 +66,10 @@ def test_a_lease_that_ran_out_is_not_given_back_twice() -> None:
     meter.admit(MINUTE, later)
     meter.back(SECOND, START, later)
 
-    assert meter.used(later) == 1
+    assert 1 == meter.used(later)
     assert not meter.renew(START + SECOND, later + MINUTE)
     assert meter.renew(later + MINUTE, later + 2 * MINUTE)
-    assert meter.wait_us(SECOND, later) == 2 * MINUTE
+    assert 2 * MINUTE == meter.wait_us(SECOND, later)
 
 
 def test_a_lowered_number_is_in_force_at_once() -> None:
@@ -78,27 +78,27 @@ def test_a_lowered_number_is_in_force_at_once() -> None:
         meter.admit(SECOND * (i + 1), START)
     meter.change(Limit.parse("1 concurrent"), START)
 
-    assert meter.remaining(START) == 0
-    assert meter.wait_us(SECOND, START) == 3 * SECOND
+    assert 0 == meter.remaining(START)
+    assert 3 * SECOND == meter.wait_us(SECOND, START)
     meter.change(Limit.parse("5 concurrent"), START)
-    assert meter.wait_us(SECOND, START) == 0
+    assert 0 == meter.wait_us(SECOND, START)
 
 
 def test_a_call_stands_in_line_for_one_slot_however_long_it_holds_it() -> None:
-    assert slots(3).weight(15 * MINUTE) == 1
+    assert 1 == slots(3).weight(15 * MINUTE)
     assert not slots(1).never(10**15)
 
 
 def test_the_backlog_is_the_wait_if_all_leases_run_their_course() -> None:
     meter = slots(2)
-    assert meter.backlog_us(1, MINUTE, START) == 0
-    assert meter.backlog_us(2, MINUTE, START) == 0 * SECOND
+    assert 0 == meter.backlog_us(1, MINUTE, START)
+    assert 0 * SECOND == meter.backlog_us(2, MINUTE, START)
     meter.admit(SECOND, START)
     meter.admit(3 * SECOND, START)
 
-    assert meter.backlog_us(0, MINUTE, START) == SECOND
-    assert meter.backlog_us(1, MINUTE, START) == 3 * SECOND
-    assert meter.backlog_us(2, MINUTE, START) == MINUTE + SECOND
+    assert SECOND == meter.backlog_us(0, MINUTE, START)
+    assert 3 * SECOND == meter.backlog_us(1, MINUTE, START)
+    assert MINUTE + SECOND == meter.backlog_us(2, MINUTE, START)
 
 
 def test_slots_of_a_process_that_ended_are_free() -> None:
@@ -106,4 +106,4 @@ def test_slots_of_a_process_that_ended_are_free() -> None:
     meter.start_cold(START, slots(2))
 
     assert not meter.attention
-    assert meter.wait_us(SECOND, START) == 0
+    assert 0 == meter.wait_us(SECOND, START)

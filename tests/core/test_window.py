@@ -74,7 +74,7 @@ class TestSlidingWindow:
                 else:
                     assert ours.wait_us(cost, now + wait - 1) > 0
                     now += wait
-                    assert ours.wait_us(cost, now) == 0
+                    assert 0 == ours.wait_us(cost, now)
                     assert oracle.fits(cost, now)
             elif what == "o":
                 ours.take(cost, now)
@@ -131,7 +131,7 @@ class TestSlidingWindow:
             if wait:
                 assert ours.wait_us(cost, now + wait - 1) > 0
                 now += wait
-            assert ours.wait_us(cost, now) == 0
+            assert 0 == ours.wait_us(cost, now)
             ours.admit(cost, now)
             assert ours._size <= ours._mask + 1 <= 1024
 
@@ -139,16 +139,16 @@ class TestSlidingWindow:
         meter = sliding(1, MINUTE)
         meter.admit(1, START)
 
-        assert meter.wait_us(1, START + MINUTE - 1) == 1
-        assert meter.wait_us(1, START + MINUTE) == 0
+        assert 1 == meter.wait_us(1, START + MINUTE - 1)
+        assert 0 == meter.wait_us(1, START + MINUTE)
 
     def test_waits_for_the_call_whose_leaving_makes_room(self) -> None:
         meter = sliding(1000, MINUTE)
         meter.admit(600, START)
         meter.admit(300, START + 10 * SECOND)
 
-        assert meter.wait_us(500, START + 10 * SECOND) == 50 * SECOND
-        assert meter.wait_us(701, START + 10 * SECOND) == 60 * SECOND
+        assert 50 * SECOND == meter.wait_us(500, START + 10 * SECOND)
+        assert 60 * SECOND == meter.wait_us(701, START + 10 * SECOND)
 
     def test_a_call_above_the_limit_never_goes_not_even_when_empty(self) -> None:
         meter = sliding(10)
@@ -160,9 +160,9 @@ class TestSlidingWindow:
         meter = sliding(10)
         meter.take(25, START)
 
-        assert meter.wait_us(0, START) == 0
+        assert 0 == meter.wait_us(0, START)
         meter.take(0, START + 1)
-        assert meter.used(START + W) == 15
+        assert 15 == meter.used(START + W)
 
     def test_a_refund_for_a_window_that_has_gone_changes_nothing(self) -> None:
         meter = sliding(10)
@@ -171,7 +171,7 @@ class TestSlidingWindow:
         meter.take(5, START + W)
         meter.back(10, START, START + W)
 
-        assert meter.used(START + W) == 15
+        assert 15 == meter.used(START + W)
 
     def test_a_refund_lands_in_the_slot_of_its_call(self) -> None:
         meter = sliding(10)
@@ -179,19 +179,19 @@ class TestSlidingWindow:
         meter.admit(6, START + W // 2)
         meter.back(3, START, START + W // 2)
 
-        assert meter.remaining(START + W // 2) == 3
-        assert meter.used(START + W) == 6
+        assert 3 == meter.remaining(START + W // 2)
+        assert 6 == meter.used(START + W)
 
     def test_a_refund_larger_than_its_slot_takes_no_more_than_is_there(self) -> None:
         meter = sliding(10)
         meter.admit(4, START)
         meter.back(9, START, START)
-        assert meter.used(START) == 0
+        assert 0 == meter.used(START)
         meter.admit(4, START)
         meter.admit(2, START + W // 2)
         meter.back(9, START, START + W // 2)
 
-        assert meter.used(START + W // 2) == 2
+        assert 2 == meter.used(START + W // 2)
 
     def test_a_refund_larger_than_the_open_slot_leaves_the_closed_ones(self) -> None:
         meter = sliding(10)
@@ -199,29 +199,29 @@ class TestSlidingWindow:
         meter.admit(2, START + W // 2)
         meter.back(9, START + W // 2, START + W // 2)
 
-        assert meter.used(START + W // 2) == 4
+        assert 4 == meter.used(START + W // 2)
 
     def test_a_raised_amount_keeps_what_is_still_owed(self) -> None:
         meter = sliding(10)
         meter.take(45, START)
         meter.change(limit_of(20, W), START)
 
-        assert meter.used(START) == 45
-        assert meter.remaining(START) == 0
-        assert meter.wait_us(1, START) == 2 * W
-        assert meter.wait_us(16, START) == 3 * W
+        assert 45 == meter.used(START)
+        assert 0 == meter.remaining(START)
+        assert 2 * W == meter.wait_us(1, START)
+        assert 3 * W == meter.wait_us(16, START)
 
     def test_debt_leaves_one_limit_a_window(self) -> None:
         meter = sliding(10)
         meter.admit(10, START)
         meter.take(25, START)
 
-        assert meter.used(START) == 35
-        assert meter.remaining(START) == 0
-        assert meter.wait_us(1, START) == 3 * W
-        assert meter.wait_us(6, START) == 4 * W
-        assert meter.reset_us(START) == 4 * W
-        assert meter.used(START + 3 * W) == 5
+        assert 35 == meter.used(START)
+        assert 0 == meter.remaining(START)
+        assert 3 * W == meter.wait_us(1, START)
+        assert 4 * W == meter.wait_us(6, START)
+        assert 4 * W == meter.reset_us(START)
+        assert 5 == meter.used(START + 3 * W)
 
     def test_a_refund_pays_the_debt_into_the_window_from_now(self) -> None:
         """Else a unit used at 2 could leave with the call of 0 that was refunded."""
@@ -231,8 +231,8 @@ class TestSlidingWindow:
         meter.take(5, START + 2000)
         meter.back(5, START + 1000, START + 3000)
 
-        assert meter.used(START + 3000) == 10
-        assert meter.wait_us(5, START + 3000) == W - 3000
+        assert 10 == meter.used(START + 3000)
+        assert W - 3000 == meter.wait_us(5, START + 3000)
         assert meter.wait_us(6, START + 3000) == W
 
     @pytest.mark.parametrize("debt", [10**6, 10**15])
@@ -274,7 +274,7 @@ class TestSlidingWindow:
             meter.take(1, now)
 
         assert 400 < meter._size <= SLOTS + 2
-        assert len(meter._lasts) == 512
+        assert 512 == len(meter._lasts)
 
     def test_a_key_that_pays_debt_all_the_time_has_a_bound_as_well(self) -> None:
         """Calls open two slots close together, then one: 1.5 times as many alive."""
@@ -295,7 +295,7 @@ class TestSlidingWindow:
             most = max(most, meter._size)
 
         assert 512 < most <= 1024
-        assert len(meter._lasts) == 1024
+        assert 1024 == len(meter._lasts)
 
     def test_the_ring_goes_round_and_refunds_find_their_slots(self) -> None:
         meter = sliding(10_000)
@@ -318,17 +318,17 @@ class TestSlidingWindow:
         meter = sliding(10)
         meter.admit(8, START)
         meter.change(limit_of(5, W), START)
-        assert meter.used(START) == 8
-        assert meter.remaining(START) == 0
+        assert 8 == meter.used(START)
+        assert 0 == meter.remaining(START)
         meter.change(limit_of(20, W), START)
 
-        assert meter.remaining(START) == 12
+        assert 12 == meter.remaining(START)
 
     def test_a_guard_keeps_calls_in_the_window_that_much_longer(self) -> None:
         meter = sliding(1, MINUTE, guard_us=SECOND)
         meter.admit(1, START)
 
-        assert meter.wait_us(1, START) == MINUTE + SECOND
+        assert MINUTE + SECOND == meter.wait_us(1, START)
 
     @given(
         st.lists(st.tuples(gaps, st.integers(1, 9)), max_size=20),
@@ -354,7 +354,7 @@ class TestSlidingWindow:
         assert served <= now + backlog + 8 * (W // SLOTS)
 
     def test_the_backlog_of_nothing_is_nothing(self) -> None:
-        assert sliding(9).backlog_us(0, 9, START) == 0
+        assert 0 == sliding(9).backlog_us(0, 9, START)
 
 
 class TestFixedWindow:
@@ -362,36 +362,36 @@ class TestFixedWindow:
         meter = fixed("3 rpm using fixed-window")
         start = START - START % MINUTE
         for _ in range(3):
-            assert meter.wait_us(1, start) == 0
+            assert 0 == meter.wait_us(1, start)
             meter.admit(1, start)
 
-        assert meter.wait_us(1, start) == MINUTE
-        assert meter.wait_us(1, start + MINUTE - 1) == 1
-        assert meter.wait_us(1, start + MINUTE) == 0
-        assert meter.remaining(start + MINUTE) == 3
+        assert MINUTE == meter.wait_us(1, start)
+        assert 1 == meter.wait_us(1, start + MINUTE - 1)
+        assert 0 == meter.wait_us(1, start + MINUTE)
+        assert 3 == meter.remaining(start + MINUTE)
 
     def test_each_window_pays_one_limit_of_the_debt(self) -> None:
         meter = fixed("10 rpm using fixed-window")
         start = START - START % MINUTE
         meter.take(35, start)
 
-        assert meter.wait_us(5, start) == 3 * MINUTE
-        assert meter.wait_us(6, start) == 4 * MINUTE
-        assert meter.reset_us(start) == 4 * MINUTE
-        assert meter.used(start + 2 * MINUTE) == 15
-        assert meter.used(start + 4 * MINUTE) == 0
-        assert meter.reset_us(start + 4 * MINUTE) == 0
+        assert 3 * MINUTE == meter.wait_us(5, start)
+        assert 4 * MINUTE == meter.wait_us(6, start)
+        assert 4 * MINUTE == meter.reset_us(start)
+        assert 15 == meter.used(start + 2 * MINUTE)
+        assert 0 == meter.used(start + 4 * MINUTE)
+        assert 0 == meter.reset_us(start + 4 * MINUTE)
 
     def test_a_refund_counts_in_its_own_window_alone(self) -> None:
         meter = fixed("10 rpm using fixed-window")
         start = START - START % MINUTE
         meter.take(10, start)
         meter.back(4, start, start + 1)
-        assert meter.remaining(start + 1) == 4
+        assert 4 == meter.remaining(start + 1)
         meter.take(14, start + 1)
         meter.back(6, start, start + MINUTE)
 
-        assert meter.used(start + MINUTE) == 10
+        assert 10 == meter.used(start + MINUTE)
 
     def test_a_call_above_the_limit_never_goes(self) -> None:
         meter = fixed("10 rpm using fixed-window")
@@ -403,31 +403,31 @@ class TestFixedWindow:
         meter = fixed("10 rpm using fixed-window")
         meter.take(15, START)
 
-        assert meter.wait_us(0, START) == 0
+        assert 0 == meter.wait_us(0, START)
 
     def test_a_changed_amount_keeps_what_was_used(self) -> None:
         meter = fixed("10 rpm using fixed-window")
         meter.take(8, START)
         meter.change(Limit.parse("5 rpm using fixed-window"), START)
-        assert meter.remaining(START) == 0
+        assert 0 == meter.remaining(START)
         meter.change(Limit.parse("20 rpm using fixed-window"), START)
 
-        assert meter.remaining(START) == 12
+        assert 12 == meter.remaining(START)
         later = START + MINUTE
         meter.change(Limit.parse("10 rpm using fixed-window"), later)
-        assert meter.remaining(later) == 10
+        assert 10 == meter.remaining(later)
 
     def test_what_is_sent_in_the_last_moment_counts_in_both_windows(self) -> None:
         meter = fixed("10 rpm using fixed-window", guard_us=SECOND)
         start = START - START % MINUTE
         meter.take(3, start)
         meter.take(4, start + 59 * SECOND)
-        assert meter.wait_us(4, start + 59 * SECOND) == SECOND
-        assert meter.wait_us(7, start + 59 * SECOND) == MINUTE + SECOND
+        assert SECOND == meter.wait_us(4, start + 59 * SECOND)
+        assert MINUTE + SECOND == meter.wait_us(7, start + 59 * SECOND)
 
-        assert meter.remaining(start + MINUTE) == 6
-        assert meter.reset_us(start + MINUTE) == MINUTE
-        assert meter.remaining(start + 2 * MINUTE) == 10
+        assert 6 == meter.remaining(start + MINUTE)
+        assert MINUTE == meter.reset_us(start + MINUTE)
+        assert 10 == meter.remaining(start + 2 * MINUTE)
 
     def test_a_refund_from_the_last_moment_counts_in_both_windows(self) -> None:
         meter = fixed("10 rpm using fixed-window", guard_us=SECOND)
@@ -435,12 +435,12 @@ class TestFixedWindow:
         late = start + 59 * SECOND
         meter.take(8, late)
         meter.back(3, late, late)
-        assert meter.remaining(late) == 5
+        assert 5 == meter.remaining(late)
         meter.back(2, late, start + MINUTE)
 
-        assert meter.remaining(start + MINUTE) == 7
+        assert 7 == meter.remaining(start + MINUTE)
         meter.back(2, late, start + 2 * MINUTE)
-        assert meter.remaining(start + 2 * MINUTE) == 10
+        assert 10 == meter.remaining(start + 2 * MINUTE)
 
     @given(
         st.lists(
@@ -514,9 +514,9 @@ class TestFixedWindow:
             cost = min(asked, 10)
             wait = meter.wait_us(cost, now)
             if wait:
-                assert meter.wait_us(cost, now + wait - 1) == 1
+                assert 1 == meter.wait_us(cost, now + wait - 1)
                 now += wait
-            assert meter.wait_us(cost, now) == 0
+            assert 0 == meter.wait_us(cost, now)
             meter.admit(cost, now)
 
     @given(
@@ -607,8 +607,8 @@ class TestCalendar:
 
         assert (used + cost > 5) == (wait > 0)
         if wait:
-            assert meter.wait_us(cost, now + wait - 1) == 1
-        assert meter.wait_us(cost, now + wait) == 0
+            assert 1 == meter.wait_us(cost, now + wait - 1)
+        assert 0 == meter.wait_us(cost, now + wait)
 
     @pytest.mark.parametrize(
         ("noon", "hours"),

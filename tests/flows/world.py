@@ -174,7 +174,7 @@ def granted(outcomes: Sequence[Outcome]) -> list[float]:
 
 def assert_idle(store: MemoryStore) -> None:
     """Nobody waits in the store, and no line is left."""
-    assert store._waiting == 0
+    assert 0 == store._waiting
     for scope, key in store._keys.kept:
         for meter in scope.rows[key]:
             assert meter.line is None

@@ -52,7 +52,7 @@ def test_streams_are_told_apart() -> None:
     calibrator = taught(*[2.0] * 100)
 
     assert calibrator.expected(HERE, 1000) > 1900
-    assert calibrator.expected(ELSEWHERE, 1000) == 1000
+    assert 1000 == calibrator.expected(ELSEWHERE, 1000)
 
 
 def test_a_changed_tokenizer_is_learned_within_some_two_hundred_calls() -> None:
@@ -87,7 +87,7 @@ def test_whatever_is_counted_the_figures_stay_in_bounds(
     )
 
     assert 3_000 <= expected <= upper <= 40_000
-    assert calibrator.expected(HERE, 0) == 0
+    assert 0 == calibrator.expected(HERE, 0)
 
 
 @pytest.mark.parametrize(("estimated", "counted"), [(0, 5), (5, 0), (-1, 5), (5, -1)])
@@ -95,7 +95,7 @@ def test_what_says_nothing_teaches_nothing(estimated: int, counted: int) -> None
     calibrator = Calibrator()
     calibrator.learn(HERE, estimated, counted)
 
-    assert len(calibrator) == 0
+    assert 0 == len(calibrator)
 
 
 def test_the_streams_remembered_are_bounded_and_the_longest_unused_goes_first() -> None:
@@ -106,9 +106,9 @@ def test_the_streams_remembered_are_bounded_and_the_longest_unused_goes_first() 
     calibrator.learn(names[0], 100, 200)
     calibrator.learn(names[3], 100, 200)
 
-    assert len(calibrator) == 3
+    assert 3 == len(calibrator)
     assert calibrator.expected(names[0], 100) > 150
-    assert calibrator.expected(names[1], 100) == 100
+    assert 100 == calibrator.expected(names[1], 100)
 
 
 def test_very_many_streams_are_forgotten_again() -> None:
@@ -116,7 +116,7 @@ def test_very_many_streams_are_forgotten_again() -> None:
     for n in range(STREAMS + 100):
         calibrator.learn(Stream("openai", route=str(n)), 100, 100)
 
-    assert len(calibrator) == STREAMS
+    assert STREAMS == len(calibrator)
 
 
 def test_a_calibrator_of_no_streams_is_refused() -> None:

@@ -112,7 +112,7 @@ def test_every_character_of_a_class_is_counted_as_one(name: str) -> None:
     at = len(NAMES) + MORE_NAMES.index(name)
 
     for character in (MORE[name][0], MORE[name][-1]):
-        assert count(character * 3).each[at] == 3
+        assert 3 == count(character * 3).each[at]
 
 
 def test_a_text_of_several_pieces_counts_as_the_sum_of_them() -> None:

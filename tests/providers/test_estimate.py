@@ -217,7 +217,7 @@ def test_a_document_of_text_counts_as_its_text() -> None:
 
     assert tokens(text) >= tokens(ENGLISH)
     assert tokens(parts) >= tokens(ENGLISH)
-    assert fixed(text) == 0
+    assert 0 == fixed(text)
 
 
 def test_what_is_not_known_is_text() -> None:
@@ -268,7 +268,7 @@ def test_a_measure_is_the_estimate_and_the_kind_of_script(
 def test_the_kind_of_a_very_long_text_is_its_densest_slices() -> None:
     text = ENGLISH * 3000 + CHINESE * 3000
 
-    assert measure(text)[1] == "cjk"
+    assert "cjk" == measure(text)[1]
 
 
 def test_two_kilobytes_are_estimated_in_well_under_a_millisecond() -> None:

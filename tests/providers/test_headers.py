@@ -326,7 +326,7 @@ def test_holysheeps_reset_is_a_moment_read_against_the_answers_date() -> None:
 def test_deepseek_shows_nothing() -> None:
     shown = {"x-ratelimit-limit-requests": "5", "x-ratelimit-limit": "5"}
 
-    assert find_provider("deepseek").readings(shown, NOW_US) == ()
+    assert () == find_provider("deepseek").readings(shown, NOW_US)
 
 
 @pytest.mark.parametrize(

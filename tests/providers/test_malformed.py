@@ -83,7 +83,7 @@ def test_a_retry_after_of_more_than_a_month_is_ignored(value: str) -> None:
 def test_a_date_that_says_nothing_leaves_our_own_clock(value: str) -> None:
     later = "Wed, 18 Nov 2026 11:06:50 GMT"
 
-    assert headers.read_retry_after(later, value, NOW_US) == 10_000_000
+    assert 10_000_000 == headers.read_retry_after(later, value, NOW_US)
 
 
 @pytest.mark.parametrize("value", malformed.NO_RESET, ids=name_of)
@@ -98,7 +98,7 @@ def test_a_limit_that_says_nothing_is_no_reading(
     shown = {row.limit: value for row in provider.shows}
     shown |= {row.remaining: value for row in provider.shows}
 
-    assert provider.readings(shown, NOW_US) == ()
+    assert () == provider.readings(shown, NOW_US)
 
 
 @pytest.mark.parametrize(("data", "events"), malformed.STREAMS, ids=name_of)

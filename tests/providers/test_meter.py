@@ -128,7 +128,7 @@ def test_a_message_cut_before_anything_flowed_says_nothing() -> None:
     )
 
     assert meter.usage() is None
-    assert meter.flowed() == 0
+    assert 0 == meter.flowed()
 
 
 def test_a_report_without_input_is_completed_by_the_estimate() -> None:

@@ -193,7 +193,7 @@ def test_embeddings_take_texts_and_token_numbers_and_give_no_output(
     facts = read(OPENAI, "/v1/embeddings", model="text-embedding-3-small", input=put)
 
     assert least <= facts.input_tokens <= most
-    assert facts.max_output == 0
+    assert 0 == facts.max_output
 
 
 def test_old_completions_take_token_numbers_too() -> None:

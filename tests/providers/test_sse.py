@@ -91,7 +91,7 @@ def test_an_event_at_the_bound_passes_and_one_byte_more_is_dropped() -> None:
     events = parser.feed(b"data:12345\n\ndata:123456\n\n: 23456789\ndata:x\n\n")
 
     assert [ServerEvent("", b"12345"), ServerEvent("", b"x")] == events
-    assert parser.dropped == 1
+    assert 1 == parser.dropped
 
 
 def test_many_short_lines_add_up_to_the_bound() -> None:
@@ -99,7 +99,7 @@ def test_many_short_lines_add_up_to_the_bound() -> None:
     events = parser.feed(b"data:1\n" * 50 + b"\ndata:x\n\n")
 
     assert [ServerEvent("", b"x")] == events
-    assert parser.dropped == 1
+    assert 1 == parser.dropped
 
 
 def test_an_oversized_event_ends_where_it_ends_wherever_it_was_cut() -> None:
@@ -112,7 +112,7 @@ def test_an_oversized_event_ends_where_it_ends_wherever_it_was_cut() -> None:
     ]
 
     assert [ServerEvent("", b"z")] == events
-    assert parser.dropped == 1
+    assert 1 == parser.dropped
 
 
 def test_a_line_without_end_keeps_no_more_than_the_bound() -> None:
@@ -147,4 +147,4 @@ def test_a_megabyte_in_single_bytes_is_read_in_linear_time() -> None:
 def test_an_event_type_is_cut_to_a_sensible_length() -> None:
     (event,) = SseParser().feed(b"event: " + b"e" * 100_000 + b"\ndata: x\n\n")
 
-    assert len(event.type) == 256
+    assert 256 == len(event.type)

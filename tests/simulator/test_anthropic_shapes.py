@@ -75,12 +75,12 @@ def test_a_call_over_a_limit_reads_as_anthropic_writes_it() -> None:
     response = messages(provider, messages=long)
     body = response.json()
 
-    assert response.status_code == 429
+    assert 429 == response.status_code
     assert (
         response.headers["retry-after"] == "41"
     )  # 20,006 tokens lacking of 30,000/min
-    assert body["type"] == "error"
-    assert body["error"]["type"] == "rate_limit_error"
+    assert "error" == body["type"]
+    assert "rate_limit_error" == body["error"]["type"]
     assert body["request_id"] == response.headers["request-id"]
     assert body["error"]["message"].startswith(
         "This request would exceed your organization's rate limit of 30,000 input "
@@ -148,7 +148,7 @@ def test_a_status_has_anthropics_type(cue: str, status: int, kind: str) -> None:
 def test_a_spend_cap_names_its_code_and_no_time_to_come_back() -> None:
     response = messages(simulator("10 rpm"), "reason=spend_limit, retry-after=5")
 
-    assert response.status_code == 429
+    assert 429 == response.status_code
     assert "retry-after" not in response.headers
     assert response.json()["error"]["details"] == {
         "error_code": "enforced_spend_limit_reached"
@@ -158,9 +158,9 @@ def test_a_spend_cap_names_its_code_and_no_time_to_come_back() -> None:
 def test_too_steep_a_rise_names_its_code_and_when_to_come_back() -> None:
     response = messages(simulator("10 rpm"), "reason=slow_down")
 
-    assert response.status_code == 429
-    assert response.headers["retry-after"] == "1"
-    assert response.json()["error"]["details"] == {"error_code": "ramp_limit_exceeded"}
+    assert 429 == response.status_code
+    assert "1" == response.headers["retry-after"]
+    assert {"error_code": "ramp_limit_exceeded"} == response.json()["error"]["details"]
 
 
 def test_a_stream_is_named_events_whose_usage_is_cumulative() -> None:
@@ -180,18 +180,18 @@ def test_a_stream_is_named_events_whose_usage_is_cumulative() -> None:
     ]
     assert [name for name, _ in read] == [data["type"] for _, data in read]
     assert SAY_HELLO_TOKENS - 4 == usage["input_tokens"]  # of what was not cached
-    assert usage["cache_read_input_tokens"] == 4
-    assert usage["output_tokens"] == 1
-    assert read[6][1]["usage"] == {"output_tokens": 2}
-    assert read[6][1]["delta"]["stop_reason"] == "end_turn"
+    assert 4 == usage["cache_read_input_tokens"]
+    assert 1 == usage["output_tokens"]
+    assert {"output_tokens": 2} == read[6][1]["usage"]
+    assert "end_turn" == read[6][1]["delta"]["stop_reason"]
 
 
 def test_a_stream_that_fails_ends_in_an_error_event() -> None:
     response = messages(simulator("10 rpm"), "error=1", stream=True)
     name, data = events(response)[-1]
 
-    assert response.status_code == 200
-    assert name == "error"
+    assert 200 == response.status_code
+    assert "error" == name
     assert data == {
         "type": "error",
         "error": {"type": "overloaded_error", "message": "Overloaded"},
@@ -207,10 +207,10 @@ def test_output_takes_nothing_at_admission_and_counts_when_generated() -> None:
     clock.advance(12)
     fourth = messages(provider, "output=1")
 
-    assert second.status_code == 200
-    assert third.status_code == 429
-    assert third.headers["retry-after"] == "12"
-    assert fourth.status_code == 200
+    assert 200 == second.status_code
+    assert 429 == third.status_code
+    assert "12" == third.headers["retry-after"]
+    assert 200 == fourth.status_code
 
 
 def test_input_is_guessed_at_admission_and_corrected_when_known() -> None:
@@ -220,8 +220,8 @@ def test_input_is_guessed_at_admission_and_corrected_when_known() -> None:
     messages(provider, messages=chinese)
     refused = messages(provider, messages=chinese)
 
-    assert refused.status_code == 429
-    assert refused.headers["retry-after"] == "13"  # 206 lacking of 1000 a minute
+    assert 429 == refused.status_code
+    assert "13" == refused.headers["retry-after"]  # 206 lacking of 1000 a minute
 
 
 def test_count_tokens_tells_the_input_and_counts_against_no_limit() -> None:
@@ -230,7 +230,7 @@ def test_count_tokens_tells_the_input_and_counts_against_no_limit() -> None:
     counted = ask(provider, "/v1/messages/count_tokens", body)
 
     assert counted.json() == {"input_tokens": SAY_HELLO_TOKENS}
-    assert messages(provider).status_code == 200
+    assert 200 == messages(provider).status_code
 
 
 @pytest.mark.parametrize(
@@ -249,7 +249,7 @@ def test_a_request_that_makes_no_sense_is_a_400_that_names_the_field(
 ) -> None:
     response = messages(simulator("10 rpm"), **fields)
 
-    assert response.status_code == 400
+    assert 400 == response.status_code
     assert said in response.json()["error"]["message"]
 
 
@@ -266,7 +266,7 @@ def test_a_request_without_a_version_is_a_400() -> None:
 
     response = asyncio.run(send())
 
-    assert response.status_code == 400
+    assert 400 == response.status_code
     assert "anthropic-version" in response.json()["error"]["message"]
 
 
@@ -275,7 +275,7 @@ def test_models_are_listed_and_count_against_no_limit() -> None:
     listed = ask(provider, "/v1/models").json()
 
     assert listed["first_id"] == listed["data"][0]["id"]
-    assert messages(provider).status_code == 200
+    assert 200 == messages(provider).status_code
 
 
 def test_a_slot_that_is_lacking_is_told_as_a_limit_of_connections() -> None:
@@ -287,7 +287,7 @@ def test_a_slot_that_is_lacking_is_told_as_a_limit_of_connections() -> None:
 
     served, refused = asyncio.run(two())
 
-    assert served.status_code == 200
+    assert 200 == served.status_code
     assert "concurrent connections has exceeded" in refused.json()["error"]["message"]
     assert "retry-after" not in refused.headers
 
@@ -304,7 +304,7 @@ def test_without_usage_on_cue_an_answer_has_none() -> None:
 def test_signs_of_life_are_pings() -> None:
     stream = messages(simulator("10 rpm"), "keep-alive=2, output=1", stream=True)
 
-    assert [name for name, _ in events(stream)][:3] == ["ping", "ping", "message_start"]
+    assert ["ping", "ping", "message_start"] == [name for name, _ in events(stream)][:3]
 
 
 def test_a_limit_that_is_not_counted_is_not_told() -> None:

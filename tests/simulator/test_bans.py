@@ -16,9 +16,9 @@ def test_the_refusal_of_that_number_brings_the_ban() -> None:
     bans = Bans(3, HOUR_US)
     brought = [bans.refused(START + n) for n in range(3)]
 
-    assert brought == [False, False, True]
-    assert bans.wait_us(START + 2) == HOUR_US
-    assert bans.wait_us(START + 2 + HOUR_US) == 0
+    assert [False, False, True] == brought
+    assert HOUR_US == bans.wait_us(START + 2)
+    assert 0 == bans.wait_us(START + 2 + HOUR_US)
 
 
 def test_refusals_spread_over_more_than_a_minute_bring_none() -> None:
@@ -26,7 +26,7 @@ def test_refusals_spread_over_more_than_a_minute_bring_none() -> None:
     brought = [bans.refused(START + n * MINUTE_US) for n in range(5)]
 
     assert not any(brought)
-    assert bans.wait_us(START + 5 * MINUTE_US) == 0
+    assert 0 == bans.wait_us(START + 5 * MINUTE_US)
 
 
 def test_refusals_during_a_ban_do_not_prolong_it() -> None:
@@ -35,7 +35,7 @@ def test_refusals_during_a_ban_do_not_prolong_it() -> None:
     again = bans.refused(START + 1)
 
     assert not again
-    assert bans.wait_us(START + HOUR_US) == 0
+    assert 0 == bans.wait_us(START + HOUR_US)
 
 
 def test_without_a_number_nobody_is_banned() -> None:

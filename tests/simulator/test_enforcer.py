@@ -59,8 +59,8 @@ def test_a_refused_call_takes_nothing_and_its_wait_is_exact(
         assert before == used(enforcer, now)
         assert verdict.wait_us == enforcer.wait_us(costs, now)
         assert verdict.wait_us is not None
-        assert enforcer.wait_us(costs, now + verdict.wait_us - 1) == 1
-        assert enforcer.wait_us(costs, now + verdict.wait_us) == 0
+        assert 1 == enforcer.wait_us(costs, now + verdict.wait_us - 1)
+        assert 0 == enforcer.wait_us(costs, now + verdict.wait_us)
 
 
 def test_the_limit_that_keeps_a_call_out_longest_is_the_one_named() -> None:
@@ -68,8 +68,8 @@ def test_the_limit_that_keeps_a_call_out_longest_is_the_one_named() -> None:
     enforcer.admit({"requests": 60, "tokens": 600}, START)
     verdict = refused(enforcer.admit({"requests": 1, "tokens": 300}, START))
 
-    assert verdict.rule.name == "600 tokens/minute"
-    assert verdict.wait_us == 30 * SECOND_US
+    assert "600 tokens/minute" == verdict.rule.name
+    assert 30 * SECOND_US == verdict.wait_us
     assert (300, 600) == (verdict.requested, verdict.used)
     assert not verdict.never
 
@@ -81,7 +81,7 @@ def test_a_call_larger_than_a_limit_is_never_admitted_and_says_so() -> None:
 
     assert verdict.never
     assert verdict.wait_us is None
-    assert verdict.rule.unit == "tokens"
+    assert "tokens" == verdict.rule.unit
 
 
 def test_a_rule_whose_unit_a_call_does_not_name_does_not_concern_it() -> None:
@@ -99,7 +99,7 @@ def test_settling_is_cumulative_and_repeating_it_changes_nothing() -> None:
         enforcer.settle(call, {"tokens": spent}, START)
         figures += used(enforcer, START)
 
-    assert figures == [150, 150, 400]
+    assert [150, 150, 400] == figures
 
 
 @pytest.mark.parametrize(("refunds", "left"), [(True, 30), (False, 100)])
@@ -122,7 +122,7 @@ def test_refunds_can_be_named_by_unit() -> None:
     call = admitted(enforcer.admit(costs, START))
     enforcer.settle(call, {"input_tokens": 10, "output_tokens": 10}, START)
 
-    assert used(enforcer, START) == [10, 100]
+    assert [10, 100] == used(enforcer, START)
 
 
 def test_an_overrun_is_debt_that_keeps_later_calls_out() -> None:
@@ -130,7 +130,7 @@ def test_an_overrun_is_debt_that_keeps_later_calls_out() -> None:
     call = admitted(enforcer.admit({"tokens": 600}, START))
     enforcer.settle(call, {"tokens": 1200}, START)
 
-    assert enforcer.wait_us({"tokens": 1}, START) == MINUTE_US + SECOND_US // 10
+    assert MINUTE_US + SECOND_US // 10 == enforcer.wait_us({"tokens": 1}, START)
 
 
 def test_a_slot_is_freed_once_however_often_a_call_ends() -> None:
@@ -143,7 +143,7 @@ def test_a_slot_is_freed_once_however_often_a_call_ends() -> None:
 
     assert third.wait_us is None
     assert not third.never
-    assert used(enforcer, START) == [1]
+    assert [1] == used(enforcer, START)
 
 
 @pytest.mark.parametrize(
@@ -177,14 +177,14 @@ def test_a_leaky_bucket_lets_one_through_at_a_time() -> None:
     (rule,) = Enforcer.from_limits(["600 rpm using leaky-bucket"]).rules
     rule.take(1, START)
 
-    assert rule.capacity == 1
-    assert rule.ready_at(1, START) == START + SECOND_US // 10
+    assert 1 == rule.capacity
+    assert START + SECOND_US // 10 == rule.ready_at(1, START)
 
 
 def test_a_burst_is_the_most_that_goes_at_once() -> None:
     (rule,) = Enforcer.from_limits(["60 rpm burst 5"]).rules
 
-    assert rule.capacity == 5
+    assert 5 == rule.capacity
 
 
 def test_paced_is_refused_because_no_provider_enforces_so() -> None:
@@ -208,7 +208,7 @@ def test_told_so_a_refused_call_counts_in_the_limits_that_had_room() -> None:
     enforcer = Enforcer.from_limits(limits, counts_refused=True)
     enforcer.admit({"requests": 1, "tokens": 11}, START)
 
-    assert used(enforcer, START) == [1, 0, 0]
+    assert [1, 0, 0] == used(enforcer, START)
 
 
 def test_no_wait_is_named_for_what_never_fits_or_waits_for_a_slot() -> None:
@@ -218,4 +218,4 @@ def test_no_wait_is_named_for_what_never_fits_or_waits_for_a_slot() -> None:
 
     assert never is None
     assert enforcer.wait_us({"tokens": 1}, START) is None
-    assert Enforcer.from_limits(["10 tpm"]).wait_us({"requests": 1}, START) == 0
+    assert 0 == Enforcer.from_limits(["10 tpm"]).wait_us({"requests": 1}, START)

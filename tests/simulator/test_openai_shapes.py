@@ -24,8 +24,8 @@ def test_a_completion_has_the_documented_shape() -> None:
     body = response.json()
     text = body["choices"][0]["message"].pop("content")
 
-    assert response.status_code == 200
-    assert len(text) == 8
+    assert 200 == response.status_code
+    assert 8 == len(text)
     assert body == {
         "id": body["id"],
         "object": "chat.completion",
@@ -54,8 +54,8 @@ def test_a_completion_has_the_documented_shape() -> None:
 def test_an_answer_that_max_tokens_stops_says_so() -> None:
     body = chat(simulator("10 rpm"), "output=9", max_tokens=5).json()
 
-    assert body["choices"][0]["finish_reason"] == "length"
-    assert body["usage"]["completion_tokens"] == 5
+    assert "length" == body["choices"][0]["finish_reason"]
+    assert 5 == body["usage"]["completion_tokens"]
 
 
 def test_every_answer_tells_how_the_limits_stand_with_go_durations() -> None:
@@ -90,9 +90,9 @@ def test_a_call_over_the_request_limit_reads_as_openai_writes_it() -> None:
     chat(provider)
     response = chat(provider)
 
-    assert response.status_code == 429
-    assert response.headers["retry-after"] == "30"
-    assert response.headers["x-ratelimit-remaining-requests"] == "0"
+    assert 429 == response.status_code
+    assert "30" == response.headers["retry-after"]
+    assert "0" == response.headers["x-ratelimit-remaining-requests"]
     assert response.json() == {
         "error": {
             "message": "Rate limit reached for gpt-4o-mini in organization "
@@ -111,22 +111,22 @@ def test_a_call_over_the_token_limit_reads_as_openai_writes_it() -> None:
     chat(provider, max_tokens=47_949)
     response = chat(provider, max_tokens=3_006)
 
-    assert response.status_code == 429
-    assert response.json()["error"]["type"] == "tokens"
+    assert 429 == response.status_code
+    assert "tokens" == response.json()["error"]["type"]
     assert response.json()["error"]["message"].startswith(
         "Rate limit reached for gpt-4o-mini in organization org-simulated on tokens per "
         "min (TPM): Limit 50000, Used 47949, Requested 3006. Please try again in 1.146s."
     )
-    assert response.headers["retry-after"] == "2"
+    assert "2" == response.headers["retry-after"]
 
 
 def test_a_call_larger_than_the_limit_is_told_that_no_wait_would_help() -> None:
     response = chat(simulator("30k tpm"), max_tokens=41_210)
     error = response.json()["error"]
 
-    assert response.status_code == 429
+    assert 429 == response.status_code
     assert "retry-after" not in response.headers
-    assert error["code"] == "rate_limit_exceeded"
+    assert "rate_limit_exceeded" == error["code"]
     assert error["message"].startswith("Request too large for gpt-4o-mini")
     assert "on tokens per min (TPM): Limit 30000, Requested 41210." in error["message"]
     assert "Please try again" not in error["message"]
@@ -219,9 +219,9 @@ def test_a_stream_is_a_role_then_text_then_a_reason_then_usage_then_done() -> No
     opening, one, two, end, usage = chunks
 
     assert response.headers["content-type"].startswith("text/event-stream")
-    assert done == "[DONE]"
-    assert opening["object"] == "chat.completion.chunk"
-    assert opening["choices"][0]["delta"]["role"] == "assistant"
+    assert "[DONE]" == done
+    assert "chat.completion.chunk" == opening["object"]
+    assert "assistant" == opening["choices"][0]["delta"]["role"]
     assert [4, 4] == [len(c["choices"][0]["delta"]["content"]) for c in (one, two)]
     assert end["choices"][0] == {
         "index": 0,
@@ -230,8 +230,8 @@ def test_a_stream_is_a_role_then_text_then_a_reason_then_usage_then_done() -> No
         "finish_reason": "stop",
     }
     assert [None] * 4 == [chunk["usage"] for chunk in chunks[:4]]
-    assert usage["choices"] == []
-    assert usage["usage"]["total_tokens"] == SAY_HELLO_TOKENS + 2
+    assert [] == usage["choices"]
+    assert SAY_HELLO_TOKENS + 2 == usage["usage"]["total_tokens"]
 
 
 def test_a_stream_has_no_usage_unless_asked_for() -> None:
@@ -244,9 +244,9 @@ def test_a_chat_stream_that_fails_ends_in_a_bare_error_chunk() -> None:
     response = chat(simulator("10 rpm"), "error=1, reason=throttled", stream=True)
     last = events(response)[-1][1]
 
-    assert response.status_code == 200
-    assert list(last) == ["error"]
-    assert last["error"]["code"] == "rate_limit_exceeded"
+    assert 200 == response.status_code
+    assert ["error"] == list(last)
+    assert "rate_limit_exceeded" == last["error"]["code"]
 
 
 def respond(provider: Simulator, cue: str = "", **fields: Any) -> Any:
@@ -257,8 +257,8 @@ def respond(provider: Simulator, cue: str = "", **fields: Any) -> Any:
 def test_a_response_object_carries_its_text_and_usage() -> None:
     body = respond(simulator("10 rpm"), "output=2").json()
 
-    assert (body["object"], body["status"]) == ("response", "completed")
-    assert body["output"][0]["content"][0]["type"] == "output_text"
+    assert ("response", "completed") == (body["object"], body["status"])
+    assert "output_text" == body["output"][0]["content"][0]["type"]
     assert body["usage"] == {
         "input_tokens": SAY_HELLO_TOKENS,
         "input_tokens_details": {"cached_tokens": 0},
@@ -271,8 +271,8 @@ def test_a_response_object_carries_its_text_and_usage() -> None:
 def test_a_response_that_max_output_tokens_stops_is_incomplete() -> None:
     body = respond(simulator("10 rpm"), "output=9", max_output_tokens=2).json()
 
-    assert body["status"] == "incomplete"
-    assert body["incomplete_details"] == {"reason": "max_output_tokens"}
+    assert "incomplete" == body["status"]
+    assert {"reason": "max_output_tokens"} == body["incomplete_details"]
 
 
 def test_a_response_streams_its_events_in_the_documented_order() -> None:
@@ -291,7 +291,7 @@ def test_a_response_streams_its_events_in_the_documented_order() -> None:
     ]
     assert [name for name, _ in read] == [data["type"] for _, data in read]
     assert list(range(9)) == [data["sequence_number"] for _, data in read]
-    assert read[-1][1]["response"]["usage"]["output_tokens"] == 1
+    assert 1 == read[-1][1]["response"]["usage"]["output_tokens"]
 
 
 def test_a_response_stream_that_fails_says_response_failed() -> None:
@@ -300,9 +300,9 @@ def test_a_response_stream_that_fails_says_response_failed() -> None:
     )
     name, data = events(response)[-1]
 
-    assert name == "response.failed"
-    assert data["response"]["status"] == "failed"
-    assert data["response"]["error"]["code"] == "rate_limit_exceeded"
+    assert "response.failed" == name
+    assert "failed" == data["response"]["status"]
+    assert "rate_limit_exceeded" == data["response"]["error"]["code"]
 
 
 def test_embeddings_come_as_lists_or_as_base64() -> None:
@@ -316,7 +316,7 @@ def test_embeddings_come_as_lists_or_as_base64() -> None:
 
     assert [0, 1] == [one["index"] for one in plain["data"]]
     assert plain["data"][0]["embedding"] == pytest.approx(vector)
-    assert plain["usage"] == {"prompt_tokens": 2, "total_tokens": 2}
+    assert {"prompt_tokens": 2, "total_tokens": 2} == plain["usage"]
 
 
 def test_models_are_listed_and_count_against_no_limit() -> None:
@@ -324,8 +324,8 @@ def test_models_are_listed_and_count_against_no_limit() -> None:
     first = ask(provider, "/v1/models")
     ask(provider, "/v1/models")
 
-    assert first.json()["data"][0]["object"] == "model"
-    assert chat(provider).status_code == 200
+    assert "model" == first.json()["data"][0]["object"]
+    assert 200 == chat(provider).status_code
 
 
 @pytest.mark.parametrize(
@@ -354,14 +354,14 @@ def test_what_was_not_used_does_not_come_back() -> None:
     provider = simulator("1000 tpm")
     chat(provider, "output=1", max_tokens=600)
 
-    assert chat(provider, max_tokens=600).status_code == 429
+    assert 429 == chat(provider, max_tokens=600).status_code
 
 
 def test_it_can_be_told_to_give_unused_tokens_back() -> None:
     provider = simulator("1000 tpm", refunds=True)
     chat(provider, "output=1", max_tokens=600)
 
-    assert chat(provider, max_tokens=600).status_code == 200
+    assert 200 == chat(provider, max_tokens=600).status_code
 
 
 @pytest.mark.parametrize(
@@ -391,9 +391,9 @@ def test_a_request_that_makes_no_sense_is_a_400_and_costs_nothing(body: bytes) -
     provider = simulator("1 rpm")
     response = ask(provider, "/v1/chat/completions", body)
 
-    assert response.status_code == 400
-    assert response.json()["error"]["type"] == "invalid_request_error"
-    assert chat(provider).status_code == 200
+    assert 400 == response.status_code
+    assert "invalid_request_error" == response.json()["error"]["type"]
+    assert 200 == chat(provider).status_code
 
 
 @pytest.mark.parametrize(
@@ -403,7 +403,7 @@ def test_a_request_that_makes_no_sense_is_a_400_and_costs_nothing(body: bytes) -
 def test_what_is_not_there_is_a_404(method: str, path: str) -> None:
     response = ask(simulator("1 rpm"), path, method=method)
 
-    assert response.status_code == 404
+    assert 404 == response.status_code
 
 
 def test_a_content_that_is_null_or_a_list_of_parts_is_counted() -> None:
@@ -423,7 +423,7 @@ def test_a_content_that_is_null_or_a_list_of_parts_is_counted() -> None:
 def test_a_stray_cue_is_a_400_that_names_the_word() -> None:
     response = chat(simulator("10 rpm"), "hunger=5")
 
-    assert response.status_code == 400
+    assert 400 == response.status_code
     assert "'hunger' is not known" in response.json()["error"]["message"]
 
 
@@ -433,7 +433,7 @@ def test_no_headers_on_cue_leaves_out_all_that_tells_of_limits() -> None:
     refused = chat(provider, "no-headers")
 
     assert not any(name.startswith("x-ratelimit") for name in answered.headers)
-    assert refused.status_code == 429
+    assert 429 == refused.status_code
     assert "retry-after" not in refused.headers
 
 

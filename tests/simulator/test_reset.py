@@ -71,7 +71,7 @@ def test_a_month_ends_where_the_calendar_ends_it() -> None:
     start, end = EveryDay(months=True).window(int(february.timestamp()) * 1_000_000)
 
     assert 29 * 24 * HOUR_US == end - start
-    assert local(start, "UTC").day == 1
+    assert 1 == local(start, "UTC").day
 
 
 @given(moments, st.integers(1, 10**10), st.integers(0, 10**10))
@@ -82,4 +82,4 @@ def test_a_period_is_aligned_and_holds_its_moment(
 
     assert start <= now < end
     assert window == end - start
-    assert (start - offset) % window == 0
+    assert 0 == (start - offset) % window

@@ -100,7 +100,7 @@ def test_a_rule_is_whole_at_the_moment_it_names_and_not_before(
     full_at = rule.full_at(START + sum(gap for gap, _ in arrivals))
     before = rule.used(full_at - 1)
 
-    assert rule.used(full_at) == 0
+    assert 0 == rule.used(full_at)
     assert before > 0 or full_at <= START + sum(gap for gap, _ in arrivals)
 
 
@@ -180,8 +180,8 @@ def test_six_hundred_a_minute_quantized_lets_ten_through_at_once_and_no_more() -
     rule = QuantizedBucket(600)
     granted = len(play(rule, [(0, 0.1)] * 30))
 
-    assert granted == 10
-    assert rule.ready_at(1, START) == START + SECOND_US // 10
+    assert 10 == granted
+    assert START + SECOND_US // 10 == rule.ready_at(1, START)
 
 
 def test_a_ticking_bucket_fills_by_whole_ticks() -> None:
@@ -219,7 +219,7 @@ def test_time_that_runs_backwards_counts_as_standing_still(
 def test_what_is_larger_than_the_limit_is_never_ready(name: str) -> None:
     rule = MAKERS[name](60, MINUTE_US)
 
-    assert rule.ready_at(rule.capacity, START) == START
+    assert START == rule.ready_at(rule.capacity, START)
     assert rule.ready_at(rule.capacity + 1, START) is None
 
 
@@ -228,8 +228,8 @@ def test_a_bucket_in_debt_keeps_out_even_what_costs_nothing() -> None:
     rule.take(60, START)
     rule.charge(30, START)
 
-    assert rule.ready_at(0, START) == START + 30 * SECOND_US
-    assert rule.ready_at(1, START) == START + 31 * SECOND_US
+    assert START + 30 * SECOND_US == rule.ready_at(0, START)
+    assert START + 31 * SECOND_US == rule.ready_at(1, START)
 
 
 def test_what_comes_back_never_fills_a_bucket_past_its_capacity() -> None:
@@ -237,8 +237,8 @@ def test_what_comes_back_never_fills_a_bucket_past_its_capacity() -> None:
     mark = rule.take(10, START)
     rule.give_back(mark, 10, START + 30 * SECOND_US)
 
-    assert rule.used(START + 30 * SECOND_US) == 0
-    assert rule.ready_at(60, START + 30 * SECOND_US) == START + 30 * SECOND_US
+    assert 0 == rule.used(START + 30 * SECOND_US)
+    assert START + 30 * SECOND_US == rule.ready_at(60, START + 30 * SECOND_US)
     assert rule.ready_at(61, START + 30 * SECOND_US) is None
 
 
@@ -250,8 +250,8 @@ def test_a_refund_to_a_log_counts_only_within_its_window() -> None:
     used_after_refund = rule.used(START + 31 * SECOND_US)
     rule.give_back(early, 4, START + MINUTE_US)
 
-    assert used_after_refund == 5
-    assert rule.used(START + MINUTE_US) == 1
+    assert 5 == used_after_refund
+    assert 1 == rule.used(START + MINUTE_US)
 
 
 def test_a_refund_for_a_fixed_window_that_has_gone_changes_nothing() -> None:
@@ -261,7 +261,7 @@ def test_a_refund_for_a_fixed_window_that_has_gone_changes_nothing() -> None:
     rule.take(3, start + MINUTE_US)
     rule.give_back(mark, 8, start + MINUTE_US)
 
-    assert rule.used(start + MINUTE_US) == 3
+    assert 3 == rule.used(start + MINUTE_US)
 
 
 def test_a_log_of_bounded_length_stays_bounded_and_on_the_strict_side() -> None:
@@ -270,7 +270,7 @@ def test_a_log_of_bounded_length_stays_bounded_and_on_the_strict_side() -> None:
         rule.take(1, START + number)
 
     assert len(rule._entries) <= 100
-    assert rule.used(START + 5_000) == 5_000
+    assert 5_000 == rule.used(START + 5_000)
 
 
 def test_a_call_merged_into_a_later_one_has_nothing_left_to_give_back() -> None:
@@ -280,7 +280,7 @@ def test_a_call_merged_into_a_later_one_has_nothing_left_to_give_back() -> None:
         rule.take(10, START + second * SECOND_US)
     rule.give_back(merged, 10, START + 3 * SECOND_US)
 
-    assert rule.used(START + 3 * SECOND_US) == 30
+    assert 30 == rule.used(START + 3 * SECOND_US)
 
 
 def test_a_concurrency_limit_frees_a_slot_only_when_a_call_ends() -> None:
@@ -291,7 +291,7 @@ def test_a_concurrency_limit_frees_a_slot_only_when_a_call_ends() -> None:
     rule.release(first)
 
     assert while_full is None
-    assert rule.ready_at(1, START + MINUTE_US) == START + MINUTE_US
+    assert START + MINUTE_US == rule.ready_at(1, START + MINUTE_US)
 
 
 def test_a_day_of_a_zone_starts_anew_at_its_own_midnight() -> None:

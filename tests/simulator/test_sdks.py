@@ -54,7 +54,7 @@ def test_openai_parses_a_completion_and_its_limits(ai: openai.OpenAI) -> None:
     )
     usage = raw.parse().usage
 
-    assert raw.headers["x-ratelimit-limit-requests"] == "1000000"
+    assert "1000000" == raw.headers["x-ratelimit-limit-requests"]
     assert usage is not None
     assert (9, 3, 12) == (
         usage.prompt_tokens,
@@ -74,9 +74,9 @@ def test_openai_parses_a_chat_stream_to_its_end(ai: openai.OpenAI) -> None:
     chunks = list(stream)
     words = [c.choices[0].delta.content for c in chunks if c.choices]
 
-    assert len("".join(filter(None, words)).split()) == 4
+    assert 4 == len("".join(filter(None, words)).split())
     assert chunks[-1].usage is not None
-    assert chunks[-1].usage.completion_tokens == 4
+    assert 4 == chunks[-1].usage.completion_tokens
 
 
 def test_openai_parses_responses_plain_and_streamed(ai: openai.OpenAI) -> None:
@@ -88,7 +88,7 @@ def test_openai_parses_responses_plain_and_streamed(ai: openai.OpenAI) -> None:
 
     assert len(plain.output_text.split()) == len(streamed.output_text.split()) == 4
     assert streamed.usage is not None
-    assert streamed.usage.output_tokens == 4
+    assert 4 == streamed.usage.output_tokens
 
 
 def test_openai_parses_embeddings_and_models(ai: openai.OpenAI) -> None:
@@ -187,7 +187,7 @@ def test_anthropic_knows_what_kind_of_error_it_was(
             extra_headers={"x-simulate": "status=529"},
         )
 
-    assert (raised.value.status_code, raised.value.type) == (529, "overloaded_error")
+    assert (529, "overloaded_error") == (raised.value.status_code, raised.value.type)
     assert (raised.value.request_id or "").startswith("req_")
 
 
@@ -203,7 +203,7 @@ def test_anthropic_parses_a_message_and_counts_tokens(
     counted = claude.messages.count_tokens(model="m", messages=[MESSAGE])
 
     assert (9, 3) == (message.usage.input_tokens, message.usage.output_tokens)
-    assert counted.input_tokens == 9
+    assert 9 == counted.input_tokens
 
 
 def test_anthropic_parses_a_stream_to_its_end(claude: anthropic.Anthropic) -> None:
@@ -216,9 +216,9 @@ def test_anthropic_parses_a_stream_to_its_end(claude: anthropic.Anthropic) -> No
         text = "".join(stream.text_stream)
         final = stream.get_final_message()
 
-    assert len(text.split()) == 5
+    assert 5 == len(text.split())
     assert (9, 5) == (final.usage.input_tokens, final.usage.output_tokens)
-    assert final.stop_reason == "end_turn"
+    assert "end_turn" == final.stop_reason
 
 
 @pytest.mark.parametrize(
@@ -271,4 +271,4 @@ def test_an_sdk_that_retries_comes_back_when_it_is_told_to() -> None:
         for _ in range(2):
             ai.chat.completions.create(model="m", messages=[MESSAGE])
 
-    assert simulator.stats["by_status"] == {"200": 2, "429": 1}
+    assert {"200": 2, "429": 1} == simulator.stats["by_status"]

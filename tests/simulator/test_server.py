@@ -57,10 +57,10 @@ def test_forty_threads_at_a_limit_of_ten_are_answered_exactly_ten_times() -> Non
     with client(simulator) as one, concurrent.futures.ThreadPoolExecutor(40) as pool:
         statuses = list(pool.map(lambda _: chat(one).status_code, range(40)))
 
-    assert statuses.count(200) == 10
-    assert statuses.count(429) == 30
-    assert simulator.stats["by_status"] == {"200": 10, "429": 30}
-    assert simulator.stats["tokens_in_vain"] == 30 * 9
+    assert 10 == statuses.count(200)
+    assert 30 == statuses.count(429)
+    assert {"200": 10, "429": 30} == simulator.stats["by_status"]
+    assert 30 * 9 == simulator.stats["tokens_in_vain"]
 
 
 def test_a_connection_is_kept_and_counted_once() -> None:
@@ -69,8 +69,8 @@ def test_a_connection_is_kept_and_counted_once() -> None:
         for _ in range(20):
             chat(one)
 
-    assert simulator.stats["connections"] == 1
-    assert simulator.stats["requests"] == 20
+    assert 1 == simulator.stats["connections"]
+    assert 20 == simulator.stats["requests"]
 
 
 def test_stats_can_be_read_and_reset_over_http_and_limits_stay() -> None:
@@ -84,12 +84,12 @@ def test_stats_can_be_read_and_reset_over_http_and_limits_stay() -> None:
         refused = chat(one).status_code
         after = one.get(f"{host}/_stats").json()
 
-    assert before["by_status"] == {"200": 1}
+    assert {"200": 1} == before["by_status"]
     assert before["by_key"] == {KEY: {"requests": 1, "200": 1}}
-    assert reset == {"reset": True}
-    assert wrong == 405
-    assert refused == 429
-    assert after["by_status"] == {"429": 1}
+    assert {"reset": True} == reset
+    assert 405 == wrong
+    assert 429 == refused
+    assert {"429": 1} == after["by_status"]
 
 
 @pytest.mark.parametrize("key", ["", "Bearer", "Basic abc", "Bearer sk-wrong"])
@@ -101,9 +101,9 @@ def test_a_missing_or_wrong_key_is_a_401_and_costs_nothing(key: str) -> None:
         )
         answered = chat(one)
 
-    assert refused.status_code == 401
-    assert refused.json()["error"]["code"] == "invalid_api_key"
-    assert answered.status_code == 200
+    assert 401 == refused.status_code
+    assert "invalid_api_key" == refused.json()["error"]["code"]
+    assert 200 == answered.status_code
 
 
 def test_dropped_on_cue_a_client_gets_no_byte() -> None:
@@ -111,8 +111,8 @@ def test_dropped_on_cue_a_client_gets_no_byte() -> None:
     with client(simulator) as one, pytest.raises(httpx2.RemoteProtocolError):
         chat(one, "drop")
 
-    assert simulator.stats["cut"] == 1
-    assert simulator.stats["by_status"] == {}
+    assert 1 == simulator.stats["cut"]
+    assert {} == simulator.stats["by_status"]
 
 
 def test_a_plain_answer_cut_on_cue_ends_before_its_length() -> None:
@@ -120,7 +120,7 @@ def test_a_plain_answer_cut_on_cue_ends_before_its_length() -> None:
     with client(simulator) as one, pytest.raises(httpx2.RemoteProtocolError):
         chat(one, "cut=1")
 
-    assert simulator.stats["cut"] == 1
+    assert 1 == simulator.stats["cut"]
 
 
 @pytest.mark.parametrize("chunks", [0, 3])
@@ -173,7 +173,7 @@ def test_signs_of_life_come_before_an_answer_that_still_parses() -> None:
         stream = chat(one, "keep-alive=3, output=1", stream=True)
 
     assert plain.text.startswith("\n\n\n{")
-    assert plain.json()["object"] == "chat.completion"
+    assert "chat.completion" == plain.json()["object"]
     assert stream.text.startswith(": keep-alive\n\n" * 3)
 
 
@@ -204,8 +204,8 @@ def test_a_client_that_leaves_before_its_answer_frees_its_slot() -> None:
         )
 
     assert freed
-    assert answered.status_code == 200
-    assert simulator.stats["in_flight"] == 0
+    assert 200 == answered.status_code
+    assert 0 == simulator.stats["in_flight"]
 
 
 def test_a_client_that_leaves_mid_stream_pays_for_what_has_flowed() -> None:
@@ -217,7 +217,7 @@ def test_a_client_that_leaves_mid_stream_pays_for_what_has_flowed() -> None:
         stats = simulator.stats
 
     assert freed
-    assert stats["in_flight"] == 0
+    assert 0 == stats["in_flight"]
     assert 0 < stats["output_tokens_served"] < 20
 
 
@@ -244,8 +244,8 @@ def test_a_body_without_a_length_is_read_no_further_than_the_cap() -> None:
         except httpx2.WriteError:  # the server had hung up while we were sending
             status = 413
 
-    assert status == 413
-    assert simulator.stats["by_status"] == {"413": 1}
+    assert 413 == status
+    assert {"413": 1} == simulator.stats["by_status"]
 
 
 def test_bodies_that_arrive_together_have_a_bound_and_room_comes_back() -> None:
@@ -264,9 +264,9 @@ def test_bodies_that_arrive_together_have_a_bound_and_room_comes_back() -> None:
         served = chat(one, messages=[{"role": "user", "content": "x" * 700}])
 
     assert arrived
-    assert crowded.status_code == 503
+    assert 503 == crowded.status_code
     assert left
-    assert served.status_code == 200
+    assert 200 == served.status_code
 
 
 @pytest.mark.parametrize(
@@ -298,7 +298,7 @@ def test_garbage_is_answered_with_an_error_and_the_next_call_is_served(
         served = chat(one)
 
     assert got == b"" or got.startswith(b"HTTP/1.1 4")
-    assert served.status_code == 200
+    assert 200 == served.status_code
 
 
 def test_a_body_that_stops_half_way_is_given_up_when_the_client_leaves() -> None:
@@ -321,7 +321,7 @@ def test_a_plan_of_faults_strikes_by_number() -> None:
     with client(simulator) as one:
         statuses = [chat(one).status_code for _ in range(3)]
 
-    assert statuses == [200, 529, 200]
+    assert [200, 529, 200] == statuses
 
 
 def test_repeated_refusals_bring_a_ban_of_hours_for_everybody() -> None:
@@ -336,12 +336,12 @@ def test_repeated_refusals_bring_a_ban_of_hours_for_everybody() -> None:
         clock.advance(4 * 3600)
         after = chat(one)
 
-    assert statuses == [200, 429, 429, 429]
-    assert banned.status_code == 429
-    assert banned.json()["error"]["code"] == "temporarily_banned"
+    assert [200, 429, 429, 429] == statuses
+    assert 429 == banned.status_code
+    assert "temporarily_banned" == banned.json()["error"]["code"]
     assert banned.headers["retry-after"] == str(4 * 3600 - 120)
-    assert after.status_code == 200
-    assert (simulator.stats["bans"], simulator.stats["banned"]) == (1, 1)
+    assert 200 == after.status_code
+    assert (1, 1) == (simulator.stats["bans"], simulator.stats["banned"])
 
 
 def test_a_fault_of_the_server_counts_against_the_limit_and_one_of_the_key_does_not() -> (
@@ -352,7 +352,7 @@ def test_a_fault_of_the_server_counts_against_the_limit_and_one_of_the_key_does_
         cues = ("status=401", "status=500", "", "")
         statuses = [chat(one, cue).status_code for cue in cues]
 
-    assert statuses == [401, 500, 200, 429]
+    assert [401, 500, 200, 429] == statuses
 
 
 def test_a_port_that_is_taken_is_a_config_error_that_names_it() -> None:
@@ -391,7 +391,7 @@ def test_stopping_cuts_what_is_open_and_leaves_nothing_behind() -> None:
         wire.recv(65536)
 
     assert took < 5
-    assert simulator.stats["in_flight"] == 0
+    assert 0 == simulator.stats["in_flight"]
     assert threads == threading.active_count()
     with pytest.raises(ConnectionError):
         socket.create_connection((host, int(port)), timeout=5)
@@ -445,4 +445,4 @@ def test_it_serves_with_nothing_but_uvicorn_installed() -> None:
         check=False,
     )
 
-    assert (done.stdout.split(), done.stderr) == (["200", "dropped"], "")
+    assert (["200", "dropped"], "") == (done.stdout.split(), done.stderr)

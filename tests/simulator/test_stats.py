@@ -14,8 +14,8 @@ def test_the_busiest_minute_is_found_wherever_it_lies() -> None:
         stats.admit(START + second * SECOND_US, 10)
     shown = stats.as_json(START + 300 * SECOND_US)
 
-    assert shown["worst_minute_requests"] == 5
-    assert shown["worst_minute_tokens"] == 50
+    assert 5 == shown["worst_minute_requests"]
+    assert 50 == shown["worst_minute_tokens"]
 
 
 def test_a_call_a_whole_minute_old_no_longer_counts() -> None:
@@ -23,7 +23,7 @@ def test_a_call_a_whole_minute_old_no_longer_counts() -> None:
     stats.admit(START, 1)
     stats.admit(START + MINUTE_US, 1)
 
-    assert stats.worst_minute == 1
+    assert 1 == stats.worst_minute
 
 
 def test_a_flood_of_keys_is_counted_under_one_name() -> None:
@@ -33,7 +33,7 @@ def test_a_flood_of_keys_is_counted_under_one_name() -> None:
     by_key = stats.as_json(START)["by_key"]
 
     assert len(by_key) <= 1_001
-    assert by_key[OTHERS]["requests"] == 4_000
+    assert 4_000 == by_key[OTHERS]["requests"]
 
 
 def test_arrivals_kept_have_a_bound_and_the_count_has_none() -> None:
@@ -42,8 +42,8 @@ def test_arrivals_kept_have_a_bound_and_the_count_has_none() -> None:
         stats.arrived(START + number)
     shown = stats.as_json(START)
 
-    assert len(shown["arrivals_us"]) == 10_000
-    assert shown["requests"] == 20_000
+    assert 10_000 == len(shown["arrivals_us"])
+    assert 20_000 == shown["requests"]
 
 
 def test_a_long_key_is_never_shown_whole() -> None:
@@ -62,6 +62,6 @@ def test_counting_anew_keeps_what_is_in_flight() -> None:
     shown = fresh.as_json(START + 1)
     fresh.left()
 
-    assert shown["requests"] == 0
-    assert shown["in_flight"] == 1
-    assert fresh.in_flight == 0
+    assert 0 == shown["requests"]
+    assert 1 == shown["in_flight"]
+    assert 0 == fresh.in_flight
