@@ -14,6 +14,7 @@ from ratekeeper import Client, ConfigError
 from ratekeeper.providers.catalog import PROVIDERS, Provider
 from ratekeeper.providers.facts import Dialect
 from ratekeeper.providers.presets import Preset, presets
+from ratekeeper.simulator.server import Simulator, serving
 from tests.client.clients import CHAT, MESSAGES
 from tests.client.wire import completion, delta, usage
 
@@ -204,6 +205,36 @@ def test_an_error_inside_a_200_is_raised_as_what_it_is() -> None:
     assert 1 == len(recorder.requests)
 
 
+def test_an_error_that_stands_bare_in_a_stream_is_one() -> None:
+    body = {"object": "error", "message": "Rate limit exceeded", "type": "rate_limited"}
+    kind = {"content-type": "text/event-stream"}
+    text = f"data: {json.dumps(delta('All'))}\n\ndata: {json.dumps(body)}\n\n"
+    recorder = Recorder(httpx2.Response(200, headers=kind, text=text))
+    with client(PROVIDERS["mistral"], recorder) as ai:
+        chunks = ai.chat_completion(**CHAT, stream=True)
+        first = next(chunks)
+        with pytest.raises(ratekeeper.ProviderThrottled):
+            next(chunks)
+
+    assert "All" == first["choices"][0]["delta"]["content"]
+
+
+@pytest.mark.parametrize(
+    "name", ["openai", "azure", "deepseek", "groq", "holysheep", "mistral"]
+)
+def test_a_client_runs_against_the_simulated_provider_of_its_name(name: str) -> None:
+    provider = PROVIDERS[name]
+    with (
+        serving(Simulator(name, ["1000 rpm", "1M tpm"])) as url,
+        Client(name, api_key=key_of(provider), base_url=url, limits=LIMITS) as ai,
+    ):
+        reply = ai.chat_completion(**CHAT)
+        chunks = list(ai.chat_completion(**CHAT, stream=True))
+
+    assert reply["usage"]["prompt_tokens"] > 0
+    assert chunks
+
+
 def test_a_days_stop_of_geminis_is_not_waited_for() -> None:
     quota = "GenerateRequestsPerDayPerProjectPerModel-FreeTier"
     details = [{"violations": [{"quotaId": quota}]}, {"retryDelay": "5s"}]
@@ -229,6 +260,6 @@ def test_a_client_keeps_the_limits_of_every_preset(one: Preset) -> None:
     with ratekeeper.http_client(
         one.provider, tier=one.tier, model=model, transport=recorder.transport
     ) as http:
-        answer = http.post(f"https://h.example/v1/chat/completions", json=CHAT)
+        answer = http.post("https://h.example/v1/chat/completions", json=CHAT)
 
     assert 200 == answer.status_code

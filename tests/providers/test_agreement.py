@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from ratekeeper.providers.catalog import Provider, find_provider
 from ratekeeper.providers.facts import Kind, Meter, Usage
 from ratekeeper.simulator.dialect import Answer, Call, Dialect, Problem, Trouble
-from ratekeeper.simulator.dialects import find_dialect
+from ratekeeper.simulator.dialects import NATIVE, OPENAI_SHAPED, find_dialect
 from ratekeeper.simulator.enforcer import Admitted, Enforcer, Refused
 from tests.providers.malformed import NOW_US
 
@@ -22,7 +22,11 @@ PLACES = [
     ("anthropic", "/v1/messages"),
     ("deepseek", "/chat/completions"),
     ("holysheep", "/v1/chat/completions"),
+    ("groq", "/openai/v1/chat/completions"),
+    ("mistral", "/v1/chat/completions"),
+    ("azure", "/openai/deployments/d/chat/completions"),
 ]
+NAMES = sorted(set(dict(PLACES)))
 TEXTS = st.text(max_size=300) | st.sampled_from(
     ["", "x", "今天天气很好" * 30, "word " * 80, "a" * 500, "\n" * 200, "{}" * 100]
 )
@@ -198,7 +202,7 @@ def test_holysheeps_overrun_is_what_the_relay_charges(bound: int, out: int) -> N
     assert provider.charged(facts, usage)["tokens"] >= theirs
 
 
-@pytest.mark.parametrize("name", ["openai", "anthropic", "deepseek", "holysheep"])
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize(
     ("trouble", "kind"),
     [
@@ -229,7 +233,7 @@ def test_every_trouble_is_understood_however_the_provider_words_it(
     assert kind is verdict.kind
 
 
-@pytest.mark.parametrize("name", ["openai", "anthropic", "deepseek", "holysheep"])
+@pytest.mark.parametrize("name", NAMES)
 def test_every_trouble_inside_a_stream_is_understood(name: str) -> None:
     place = dict(PLACES)[name]
     provider, dialect, body, call = read(name, place, ["Hello"], stream=True)
@@ -261,10 +265,16 @@ def test_every_trouble_inside_a_stream_is_understood(name: str) -> None:
         ("deepseek", "1 concurrent", "concurrent", None),
         ("holysheep", "3 rpm", "requests", 60_000_000),
         ("holysheep", "300 tokens/day", "tokens", 86_400_000_000),
+        ("groq", "3 rpm", "requests", 60_000_000),
+        ("groq", "300 tpm", "tokens", 60_000_000),
+        ("groq", "300 tokens/day", "tokens", 86_400_000_000),
+        ("azure", "3 rpm", "requests", None),
+        ("azure", "300 tpm", "tokens", None),
+        ("mistral", "300 tpm", None, None),
     ],
 )
 def test_the_limit_and_the_wait_of_a_refusal_are_the_providers(
-    name: str, limit: str, unit: str, window_us: int | None
+    name: str, limit: str, unit: str | None, window_us: int | None
 ) -> None:
     dialect, provider = find_dialect(name), find_provider(name)
     enforcer = Enforcer.from_limits([limit], enforce="sliding-log")
@@ -288,7 +298,7 @@ def test_the_limit_and_the_wait_of_a_refusal_are_the_providers(
         assert verdict.wait_us <= read_back.retry_after_us < verdict.wait_us + 1_000_000
 
 
-@pytest.mark.parametrize("name", ["openai", "holysheep"])
+@pytest.mark.parametrize("name", ["openai", "holysheep", "groq", "mistral", "azure"])
 def test_a_request_larger_than_a_limit_is_impossible(name: str) -> None:
     enforcer = Enforcer.from_limits(["300 tpm"])
     refused = enforcer.admit({"requests": 1, "tokens": 301}, NOW_US)
@@ -304,14 +314,15 @@ def test_a_request_larger_than_a_limit_is_impossible(name: str) -> None:
     )
 
 
-@pytest.mark.parametrize("name", ["openai", "anthropic", "holysheep", "deepseek"])
+@pytest.mark.parametrize("name", NAMES)
 @given(st.integers(0, 60), st.integers(0, 60_000_000))
 def test_the_limits_shown_are_read_never_above_what_is_left(
     name: str, taken: int, elapsed_us: int
 ) -> None:
-    limits = ["60 rpm", "90k tpm"]
-    if name == "anthropic":
-        limits = ["60 rpm", "90k itpm", "20k otpm"]
+    limits = {
+        "anthropic": ["60 rpm", "90k itpm", "20k otpm"],
+        "groq": ["60 rpd", "90k tpm"],
+    }.get(name, ["60 rpm", "90k tpm"])
     enforcer = Enforcer.from_limits(limits)
     for _ in range(taken):
         enforcer.admit(
@@ -334,12 +345,19 @@ def test_the_limits_shown_are_read_never_above_what_is_left(
     for reading in readings:
         one = true[reading.unit]
         assert reading.limit == one.limit
+        assert reading.window_us in {None, one.rule.window_us}
         assert reading.remaining is not None
-        assert reading.full_after_us is not None
         assert (
             one.remaining - 1000
             <= reading.remaining
             <= one.remaining + (500 if one.remaining > one.limit - 500 else 0)
         )
-        assert one.full_at - now_us <= reading.full_after_us
-        assert reading.full_after_us <= one.full_at - now_us + 1_000_000
+        if name != "mistral":  # it tells of no reset
+            assert reading.full_after_us is not None
+            assert one.full_at - now_us <= reading.full_after_us
+            assert reading.full_after_us <= one.full_at - now_us + 1_000_000
+
+
+@pytest.mark.parametrize("name", [*NATIVE, *OPENAI_SHAPED])
+def test_a_simulated_provider_takes_its_key_from_the_same_variable(name: str) -> None:
+    assert find_provider(name).key_variable == find_dialect(name).key_variable

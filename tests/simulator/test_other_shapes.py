@@ -9,7 +9,7 @@ import pytest
 from ratekeeper.errors import ConfigError
 from ratekeeper.simulator.server import Simulator
 from ratekeeper.testing import ManualClock
-from tests.simulator.asking import ask, chat
+from tests.simulator.asking import ROLES, ask, chat, events
 
 
 def test_deepseek_sends_no_limit_headers() -> None:
@@ -65,10 +65,132 @@ def test_holysheep_charges_what_was_used_beyond_the_reservation() -> None:
     assert chat(provider).headers["retry-after"] == "5"  # 4 in debt, 3 to take
 
 
-def test_another_provider_is_played_in_openais_shapes_under_its_own_name() -> None:
-    provider = Simulator("groq", ["10 rpm"])
+def test_groq_shows_the_requests_of_a_day_and_the_tokens_of_a_minute() -> None:
+    limits = ["30 rpm", "1k rpd", "8k tpm", "200k tpd"]
+    provider = Simulator("groq", limits, clock=ManualClock())
+    told = chat(provider, max_tokens=97).headers
 
-    assert provider.dialect.name == "groq"
+    assert ("1000", "999") == (
+        told["x-ratelimit-limit-requests"],
+        told["x-ratelimit-remaining-requests"],
+    )
+    assert ("8000", "7900") == (
+        told["x-ratelimit-limit-tokens"],
+        told["x-ratelimit-remaining-tokens"],
+    )
+
+
+def test_groq_answers_what_is_too_large_with_a_413_of_its_own() -> None:
+    response = chat(Simulator("groq", ["100 tpm"]), max_tokens=200)
+    error = response.json()["error"]
+
+    assert (413, "tokens", "rate_limit_exceeded") == (
+        response.status_code,
+        error["type"],
+        error["code"],
+    )
+    assert "Limit 100, Requested 203, please reduce" in error["message"]
+    assert "Used" not in error["message"]
+
+
+def test_groq_names_the_tier_of_service_in_a_refusal() -> None:
+    provider = Simulator("groq", ["100 tpm"], clock=ManualClock())
+    chat(provider, max_tokens=80)
+    response = chat(provider, max_tokens=80)
+
+    assert 429 == response.status_code
+    assert response.json()["error"]["message"].startswith(
+        "Rate limit reached for gpt-4o-mini in organization `org_simulated` service "
+        "tier `on_demand` on tokens per minute (TPM): Limit 100, Used 83, Requested "
+        "83. Please try again in "
+    )
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_groq_and_mistral_end_a_stream_with_its_usage_asked_for_or_not(
+    *, asked: bool
+) -> None:
+    options = {"include_usage": True} if asked else None
+    for name in ("groq", "mistral"):
+        response = chat(
+            Simulator(name), "output=7", stream=True, stream_options=options
+        )
+        *_, (_, last), (_, done) = events(response)
+        told = last["x_groq"] if name == "groq" else last
+
+        assert "[DONE]" == done
+        assert "stop" == last["choices"][0]["finish_reason"]
+        assert 7 == told["usage"]["completion_tokens"]
+
+
+def test_a_stream_without_usage_ends_without() -> None:
+    response = chat(Simulator("groq"), "no-usage", stream=True)
+
+    assert "usage" not in response.text
+
+
+def test_mistral_names_no_limit_and_sends_its_errors_bare() -> None:
+    provider = Simulator("mistral", ["60 rpm", "100 tpm"], clock=ManualClock())
+    first = chat(provider, "output=9", max_tokens=80)
+    chat(provider, "output=60", max_tokens=80)
+    refused = chat(provider, max_tokens=80)
+
+    assert ("60", "59", "100") == tuple(
+        first.headers[f"x-ratelimit-{name}-minute"]
+        for name in ("limit-req", "remaining-req", "limit-tokens")
+    )
+    assert 429 == refused.status_code
+    assert {
+        "object": "error",
+        "message": "Rate limit exceeded",
+        "type": "rate_limited",
+        "param": None,
+        "code": "1300",
+    } == refused.json()
+
+
+def test_azure_serves_deployments_with_a_key_in_its_own_header() -> None:
+    provider = Simulator("azure", ["60 rpm", "10k tpm"], clock=ManualClock())
+    path = "/openai/deployments/d/chat/completions"
+    body = {"model": "m", "messages": ROLES, "max_tokens": 97}
+    told = ask(provider, path, body).headers
+
+    assert {
+        "x-ratelimit-limit-requests": "60",
+        "x-ratelimit-remaining-requests": "59",
+        "x-ratelimit-reset-requests": "1",
+        "x-ratelimit-renewalperiod-requests": "60",
+        "x-ratelimit-limit-tokens": "10000",
+        "x-ratelimit-remaining-tokens": "9900",
+        "x-ratelimit-reset-tokens": "1",
+        "x-ratelimit-renewalperiod-tokens": "60",
+    } == {k: v for k, v in told.items() if k.startswith("x-ratelimit")}
+    assert "k" == provider.dialect.key({"api-key": " k "})
+
+
+def test_azure_tells_the_wait_in_seconds_milliseconds_and_words() -> None:
+    provider = Simulator("azure", ["100 tpm"], clock=ManualClock())
+    chat(provider, max_tokens=80)
+    response = chat(provider, max_tokens=80)
+    error = response.json()["error"]
+
+    assert "429" == error["code"]
+    assert "exceeded token rate limit" in error["message"]
+    assert f"retry after {response.headers['retry-after']} seconds" in error["message"]
+    assert 0 < int(response.headers["retry-after-ms"]) <= 60_000
+
+
+def test_azure_that_is_busy_says_so_with_a_429() -> None:
+    response = chat(Simulator("azure"), "reason=overloaded")
+
+    assert 429 == response.status_code
+    assert "high demand" in response.json()["error"]["message"]
+
+
+def test_another_provider_is_played_in_openais_shapes_under_its_own_name() -> None:
+    provider = Simulator("together", ["10 rpm"])
+
+    assert provider.dialect.name == "together"
     assert chat(provider).json()["object"] == "chat.completion"
 
 

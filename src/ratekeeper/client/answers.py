@@ -108,7 +108,7 @@ def _is_error(value: Any) -> bool:
     """Say whether an answer with status 200 is an error all the same."""
     return (
         isinstance(value, dict)
-        and isinstance(value.get("error"), dict)
+        and (isinstance(value.get("error"), dict) or value.get("object") == "error")
         and "choices" not in value
         and "id" not in value
     )
@@ -116,4 +116,8 @@ def _is_error(value: Any) -> bool:
 
 def is_error_chunk(chunk: dict[str, Any]) -> bool:
     """Say whether a chunk of a stream is an error."""
-    return chunk.get("type") == "error" or isinstance(chunk.get("error"), dict)
+    return (
+        chunk.get("type") == "error"
+        or chunk.get("object") == "error"  # Mistral's stand bare
+        or isinstance(chunk.get("error"), dict)
+    )

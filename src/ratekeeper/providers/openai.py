@@ -94,8 +94,9 @@ class OpenAIShapes:
     def read_answer(self, value: Json) -> Glimpse:
         """Look at a whole answer, or at a chunk: they carry the same names."""
         error = value.get("error")
-        if value.get("type") == "error" and not isinstance(error, dict):
-            error = value  # the Responses API's own error event is flat
+        bare = value.get("type") == "error" or value.get("object") == "error"
+        if bare and not isinstance(error, dict):
+            error = value  # as the Responses API's own event is, and all of Mistral's
         elif isinstance(error, str) and error:
             error = {"code": value.get("code"), "message": error}
         usage = value.get("usage")

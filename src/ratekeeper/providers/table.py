@@ -280,7 +280,7 @@ _ALL = (
         key_min_length=32,
         key_url="https://console.mistral.ai/api-keys",
         shows=_MISTRAL_ROWS,
-        errors=(Row(Kind.OVERLOADED, on(429), text=words("tier capacity exceeded")),),
+        errors=(Row(Kind.OVERLOADED, text=words("tier capacity exceeded")),),
         # As others have measured: 60 s that slide, and the answer's total is debited.
         algorithm=Algorithm.SLIDING_WINDOW,
         refunds=_TOKENS,

@@ -111,7 +111,7 @@ ROWS: tuple[Row, ...] = (
     Row(
         Kind.THROTTLED,
         _STREAM,
-        codes=words("[a-z_]*rate_limit(?:_error|_exceeded|ed_error|_reached_error)"),
+        codes=words("[a-z_]*rate_limit(?:_error|_exceeded|ed|ed_error|_reached_error)"),
     ),
     # who asks
     Row(Kind.UNAUTHORIZED, on(401)),

@@ -53,6 +53,7 @@ class OpenAI:
     debits = False
     refunded: Sequence[str] = ()
     wordings: Mapping[Trouble, Wording] = WORDINGS
+    usage_at_end = False  # of a stream: in the chunk that ends it, asked for or not
 
     def route(self, method: str, path: str) -> Endpoint | None:
         """Tell what a path does, with or without the leading `/v1`."""
@@ -130,9 +131,12 @@ class OpenAI:
         for text, tokens in answer.pieces():
             yield _chunk(frame, {"content": text}, None, usage, tokens)
         finish = "length" if answer.truncated else "stop"
-        yield _chunk(frame, {}, finish, usage, answer.tokens)
-        if call.include_usage and answer.with_usage:
-            last = {**frame, "choices": [], "usage": _usage(call, answer)}
+        last_words = usage
+        if self.usage_at_end and answer.with_usage:
+            last_words = usage | self.closing(call, answer)
+        yield _chunk(frame, {}, finish, last_words, answer.tokens)
+        if call.include_usage and answer.with_usage and not self.usage_at_end:
+            last = {**frame, "choices": [], "usage": usage_of(call, answer)}
             yield Event(_data(last), answer.tokens)
         yield Event(b"data: [DONE]\n\n", answer.tokens)
 
@@ -145,7 +149,15 @@ class OpenAI:
         error = self._error(problem)
         if call.endpoint is Endpoint.RESPONSES:
             return openai_responses.failed(call, problem, error)
-        return _data({"error": error})
+        return _data(self.envelope(error))
+
+    def closing(self, call: Call, answer: Answer) -> dict[str, Any]:
+        """Tell the usage in the chunk that ends a stream."""
+        return {"usage": usage_of(call, answer)}
+
+    def envelope(self, error: dict[str, Any]) -> dict[str, Any]:
+        """Write the body around an error."""
+        return {"error": error}
 
     def failure(
         self, problem: Problem, standing: Sequence[Standing], now: int
@@ -162,7 +174,7 @@ class OpenAI:
         return Reply(
             status=status,
             headers=headers,
-            body=to_json({"error": self._error(problem)}),
+            body=to_json(self.envelope(self._error(problem))),
         )
 
     def id_headers(self, request_id: str) -> Headers:
@@ -219,7 +231,8 @@ class OpenAI:
         }
 
 
-def _usage(call: Call, answer: Answer) -> dict[str, Any]:
+def usage_of(call: Call, answer: Answer) -> dict[str, Any]:
+    """Report what a call has used."""
     return {
         "prompt_tokens": call.input_tokens,
         "completion_tokens": answer.tokens,
@@ -256,7 +269,7 @@ def _completion(call: Call, answer: Answer) -> dict[str, Any]:
         "system_fingerprint": "fp_simulated",
     }
     if answer.with_usage:
-        body["usage"] = _usage(call, answer)
+        body["usage"] = usage_of(call, answer)
     return body
 
 
