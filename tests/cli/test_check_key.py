@@ -160,6 +160,15 @@ def test_a_url_needs_a_variable_named(check_key: CheckKey) -> None:
     assert "name it with --key-env" in said.err
 
 
+def test_a_provider_whose_accounts_have_urls_of_their_own_needs_one(
+    check_key: CheckKey,
+) -> None:
+    said = check_key("azure", variable="AZURE_OPENAI_API_KEY")
+
+    assert (2, "") == (said.code, said.out)
+    assert "give --base-url https://RESOURCE.openai.azure.com/openai/v1" in said.err
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -224,7 +233,7 @@ def test_a_valid_key_is_told_with_round_trip_and_limits(check_key: CheckKey) -> 
         "x-ratelimit-reset-requests: 120ms",
         "x-ratelimit-limit-tokens: 120000",
         "x-ratelimit-remaining-tokens: 120000",
-        "x-ratelimit-reset-tokens: 0s",
+        "x-ratelimit-reset-tokens: 1ms",
     )
     with Wire(http(200, MODELS, *shows)) as wire:
         said = check_key("openai", "--base-url", wire.url)

@@ -71,7 +71,8 @@ def _may_be_a_key(argument: str, message: str) -> bool:
     type=click.FloatRange(min=0.001, max=600),
     default=_TIMEOUT_S,
     show_default=True,
-    help="Seconds that all of it may take.",
+    metavar="SECONDS",
+    help="How long all of it may take.",
 )
 @click.option(
     "--probe",
@@ -124,7 +125,13 @@ def _provider(name: str, base_url: str | None) -> Provider:
     known = name.lower() in PROVIDERS or "://" in name
     if not known and (len(name) >= _MAY_BE_A_KEY or keys.masked(name) != name):
         raise click.UsageError(_NEVER_AN_ARGUMENT)
-    return find_provider(name, base_url=base_url or front.base_url_in(os.environ, name))
+    at = find_provider(name, base_url=base_url or front.base_url_in(os.environ, name))
+    if not at.base_url:
+        raise ConfigError(
+            f"{at.name} has a base URL for each account: give --base-url "
+            f"{at.base_form} (your own words for those in capitals)"
+        )
+    return at
 
 
 def _variable(at: Provider, key_env: str | None, *, key_stdin: bool) -> str:

@@ -265,7 +265,7 @@ def _limit(one: ShownLimit) -> str:
     else:
         name = one.unit
     parts = [] if one.remaining is None else [f"{one.remaining:,} remaining"]
-    if one.full_after_s:
+    if one.full_after_s and one.remaining != one.amount:
         parts.append(
             f"whole again in {units.format_wait(units.micros(one.full_after_s))}"
         )
