@@ -140,3 +140,9 @@ def eventually(check: Callable[[], bool], within_s: float = 2.0) -> float:
         assert time.perf_counter() - began < within_s
         time.sleep(0.002)
     return time.perf_counter() - began
+
+
+async def in_line(limiter: AsyncLimiter, calls: int = 1) -> None:
+    """Wait until so many calls stand in line."""
+    while all(row.waiting < calls for row in (await limiter.status()).values()):  # noqa: ASYNC110 - a status is asked for
+        await asyncio.sleep(0)

@@ -16,7 +16,7 @@ import pytest
 
 from ratekeeper.simulator.cues import FaultPlan
 from ratekeeper.simulator.server import Simulator, serving
-from tests.client.kits import eventually
+from tests.client.kits import eventually, in_line
 from tests.client.sdks import (
     ASK,
     FACES,
@@ -366,7 +366,7 @@ def test_a_cancelled_call_leaves_the_line_without_a_trace(async_face: Any) -> No
             async def cancel() -> Any:
                 call = one.calls.create(**ASK)
                 task = asyncio.ensure_future(call)
-                await asyncio.sleep(0.05)
+                await in_line(one.limiter)
                 task.cancel()
                 with pytest.raises(asyncio.CancelledError):
                     await task

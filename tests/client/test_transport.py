@@ -23,7 +23,7 @@ from ratekeeper.errors import (
 )
 from ratekeeper.limiter import AsyncLimiter, Limiter
 from ratekeeper.providers.facts import Kind
-from tests.client.kits import CHAT, KITS, AsyncKit, SyncKit, eventually
+from tests.client.kits import CHAT, KITS, AsyncKit, SyncKit, eventually, in_line
 from tests.client.wire import (
     STREAM_HEAD,
     Script,
@@ -476,11 +476,11 @@ def test_another_attempt_of_a_call_goes_before_those_that_wait_already() -> None
         async def race() -> None:
             await c.client.post(chat(wire), json=CHAT)
             calls = []
-            for retries in ("0", "1"):
-                headers = {"x-stainless-retry-count": retries}
+            for retries in (0, 1):
+                headers = {"x-stainless-retry-count": str(retries)}
                 call = c.client.post(chat(wire), json=CHAT, headers=headers)
                 calls.append(asyncio.ensure_future(call))
-                await asyncio.sleep(0.02)
+                await in_line(c.limiter, retries + 1)
             await asyncio.gather(*calls)
 
         c.run(race())
@@ -545,7 +545,7 @@ def test_a_task_cancelled_in_line_leaves_no_trace() -> None:
             task = asyncio.ensure_future(
                 c.client.post(chat(wire), json=CHAT, timeout=None)
             )
-            await asyncio.sleep(0.05)
+            await in_line(c.limiter)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
