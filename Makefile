@@ -28,8 +28,9 @@ quick: dev ## every test but those that need real time
 
 check: lint types imports test coverage ## all that CI runs
 
-lint: dev ## ruff
+lint: dev ## ruff: what it finds, and whether all is formatted
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 
 types: dev ## mypy --strict
 	$(BIN)/mypy
