@@ -44,7 +44,7 @@ def environment() -> Iterator[dict[str, str]]:
     anthropic = Simulator("anthropic", ["500 rpm", "1M tpm"])
     with serving(openai) as openai_url, serving(anthropic) as anthropic_url:
         yield {
-            **os.environ,
+            **{k: v for k, v in os.environ.items() if k != "HOLYSHEEP_API_KEY"},
             "OPENAI_API_KEY": "sk-simulated-" + "0123456789abcdef" * 3,
             "OPENAI_BASE_URL": openai_url,
             "ANTHROPIC_API_KEY": "sk-ant-simulated-" + "0123456789abcdef" * 6,
