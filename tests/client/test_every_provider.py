@@ -220,7 +220,7 @@ def test_an_error_that_stands_bare_in_a_stream_is_one() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["openai", "azure", "deepseek", "groq", "holysheep", "mistral"]
+    "name", ["openai", "azure", "deepseek", "gemini", "groq", "holysheep", "mistral"]
 )
 def test_a_client_runs_against_the_simulated_provider_of_its_name(name: str) -> None:
     provider = PROVIDERS[name]

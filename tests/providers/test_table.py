@@ -232,6 +232,18 @@ RECORDED = [
             ("1121", "锁定", Kind.FORBIDDEN, None, None, None),
         )
     ),
+    (
+        "gemini",
+        400,
+        error(code=400, message="Bad.", details=[{"reason": "API_KEY_INVALID"}]),
+        (Kind.UNAUTHORIZED, None, None, None),
+    ),
+    (
+        "gemini",
+        400,
+        error(code=400, message="API key not valid. Please pass a valid API key."),
+        (Kind.UNAUTHORIZED, None, None, None),
+    ),
     *(
         ("dashscope", status, body, (kind, unit, None, None))
         for status, code, kind, unit in (

@@ -61,7 +61,7 @@ def messages(simulator: Simulator, cue: str = "", **fields: Any) -> httpx2.Respo
 def events(response: httpx2.Response) -> list[tuple[str, Any]]:
     """Read server-sent events: names ('' where there is none) and their data."""
     read = []
-    for block in response.text.strip().split("\n\n"):
+    for block in response.text.replace("\r\n", "\n").strip().split("\n\n"):
         fields = dict(line.split(": ", 1) for line in block.split("\n"))
         data = fields["data"]
         read.append(

@@ -198,7 +198,7 @@ def test_another_provider_is_played_in_openais_shapes_under_its_own_name() -> No
     ("name", "said"),
     [
         ("opnai", "did you mean 'openai'"),
-        ("gemini", "does not speak gemini's own shapes yet"),
+        ("cohere", "does not speak cohere's own shapes yet"),
         ("no/name", "is not a provider"),
         ("", "is not a provider"),
     ],

@@ -240,7 +240,11 @@ _ALL = (
         key_url="https://aistudio.google.com/apikey",
         counting=Counting.INPUT,
         shows=(),
-        errors=_GOOGLE_QUOTAS,
+        errors=(
+            *_GOOGLE_QUOTAS,
+            Row(Kind.UNAUTHORIZED, on(400), codes=words("API_KEY_INVALID")),
+            Row(Kind.UNAUTHORIZED, on(400), text=words("API key not valid")),
+        ),
     ),
     Provider(
         name="vertex",

@@ -33,6 +33,8 @@ class Endpoint(StrEnum):
     EMBEDDINGS = "embeddings"
     MESSAGES = "messages"
     COUNT_TOKENS = "count_tokens"
+    GENERATE = "generate"
+    STREAM_GENERATE = "stream_generate"
     MODELS = "models"
 
 

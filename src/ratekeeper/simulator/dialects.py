@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from ratekeeper.errors import ConfigError
 from ratekeeper.simulator.anthropic import Anthropic
+from ratekeeper.simulator.gemini import Gemini
 from ratekeeper.simulator.openai import OpenAI
 from ratekeeper.simulator.variants import (
     Azure,
@@ -25,6 +26,7 @@ NATIVE = (
     "anthropic",
     "azure",
     "deepseek",
+    "gemini",
     "groq",
     "holysheep",
     "mistral",
@@ -38,7 +40,7 @@ OPENAI_SHAPED = (
     "xai",
     "zhipu",
 )
-_NOT_YET = ("bedrock", "cohere", "gemini", "vertex")
+_NOT_YET = ("bedrock", "cohere", "vertex")
 
 
 def find_dialect(name: str) -> Dialect:
@@ -49,7 +51,16 @@ def find_dialect(name: str) -> Dialect:
     """
     kinds: dict[str, type[OpenAI | Anthropic]] = {
         kind.name: kind
-        for kind in (OpenAI, Anthropic, Azure, DeepSeek, Groq, HolySheep, Mistral)
+        for kind in (
+            OpenAI,
+            Anthropic,
+            Azure,
+            DeepSeek,
+            Gemini,
+            Groq,
+            HolySheep,
+            Mistral,
+        )
     }
     if name in kinds:
         return kinds[name]()
