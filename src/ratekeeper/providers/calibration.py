@@ -1,9 +1,9 @@
 """Calibration: what a provider's own counts teach about our estimates.
 
 For each stream of like calls, the ratio of the tokens counted to the tokens estimated,
-in millionths: an average that follows it, and a bound that one call in a hundred
-passes. Streams are told apart by whatever the caller names; their number is bounded,
-and the one unused for longest is forgotten first. It refuses to know texts, and time.
+in millionths: an average that follows it, and a bound that less than one call in a
+hundred passes. Streams are told apart by whatever the caller names; their number is
+bounded, the one unused for longest goes first. It refuses to know texts, and time.
 """
 
 from __future__ import annotations
@@ -18,8 +18,7 @@ _ONE = 1_000_000
 LEAST, MOST = 3 * _ONE // 10, 4 * _ONE  # beyond is no tokenizer's doing
 UNKNOWN = 3 * _ONE // 2  # the bound of a stream of which nothing is known
 _MEMORY = 50  # calls that the average follows
-_STEP = 50  # the bound moves by a fiftieth of the average at most
-_RARE = 99  # calls below the bound for one above it
+_BLOCK = 100  # the bound is the highest of this block of calls and the one before
 
 
 class Stream(NamedTuple):
@@ -38,18 +37,23 @@ class Stream(NamedTuple):
 @dataclasses.dataclass(slots=True)
 class _Ratio:
     average: int = _ONE
-    bound: int = UNKNOWN
+    highest: int = LEAST  # of this block
+    before: int = UNKNOWN  # of the block before
     seen: int = 0
 
+    @property
+    def bound(self) -> int:
+        """The highest of the last 100 to 199: of as many more, one may be higher."""
+        return max(self.average, self.highest, self.before)
+
     def learn(self, ratio: int) -> None:
-        """Let the average follow, and the bound climb or sink towards its share."""
+        """Let the average follow, and the bound keep to the last of them."""
         ratio = min(max(ratio, LEAST), MOST)
+        self.average += (ratio - self.average) // min(_MEMORY, self.seen + 2)
+        self.highest = max(self.highest, ratio)
         self.seen += 1
-        self.average += (ratio - self.average) // min(_MEMORY, self.seen + 1)
-        step = self.average // _STEP
-        # It rests where it climbs once while it sinks 99 times.
-        self.bound += step if ratio > self.bound else -step // _RARE
-        self.bound = min(max(self.bound, self.average), MOST)
+        if self.seen % _BLOCK == 0:
+            self.before, self.highest = self.highest, LEAST
 
 
 class Calibrator:
@@ -86,7 +90,7 @@ class Calibrator:
         return _times(estimated, ratio.average if ratio else _ONE)
 
     def upper(self, stream: Stream, estimated: int) -> int:
-        """Return what 99 calls in a hundred stay within."""
+        """Return what all calls but one in a hundred or fewer stay within."""
         ratio = self._known(stream)
         return _times(estimated, ratio.bound if ratio else UNKNOWN)
 

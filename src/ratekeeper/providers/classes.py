@@ -39,6 +39,7 @@ MORE_NAMES = (
     "Devanagari",
     "Thai",
     "further Indic",
+    "Vietnamese",
     "further letters of three bytes",
     "general punctuation",
     "symbols",
@@ -52,14 +53,22 @@ MORE_NAMES = (
 _DIGITS, _MARKS = NAMES.index("digits"), NAMES.index("marks of punctuation")
 _CJK = tuple(len(NAMES) + MORE_NAMES.index(x) for x in ("kana", "Han", "Hangul"))
 
-LONG_WORD = 24
-LONG_BLANKS = 32
-LONG_LINE_ENDS = 5
-LONG_MARKS = 6
+# Natural text has no longer runs; what is beyond, in thousandths of a token.
+LONG_WORD, LONG_LETTER = 24, 1000  # "aaaa…": a token a letter, for some
+LONG_BLANKS, LONG_BLANK = 32, 62
+LONG_LINES, LONG_LINE = 5, 125
+LONG_RETURN = (
+    1875  # for each carriage return among them: "\r\n…" is a token a character
+)
+LONG_MARKS = 8  # compact JSON has up to that many; the whole of a longer run counts
+LONG_MARK, LONG_RULE = 600, 31  # a rule is of one mark or two, such as =-=-
+CONTROL = 1000
 
 PIECE = 8192  # bytes of ASCII in one integer; a run across a border counts as two
 
-_LETTER, _CAPITAL, _DIGIT, _LINE, _BLANK, _MARK, _CONTROL = (1 << k for k in range(7))
+_LETTER, _CAPITAL, _DIGIT, _LINE, _BLANK, _MARK, _CONTROL, _RETURN = (
+    1 << k for k in range(8)
+)
 _PUNCTUATION = b"!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~"
 
 
@@ -70,7 +79,8 @@ def _bits(code: int) -> int:
         return _LETTER | (_CAPITAL if character.isupper() else 0)
     for those, bit in (
         (b"0123456789", _DIGIT),
-        (b"\r\n", _LINE),
+        (b"\r", _LINE | _RETURN),
+        (b"\n", _LINE),
         (b" \t", _BLANK),
         (_PUNCTUATION, _MARK),
     ):
@@ -121,10 +131,7 @@ def _lead_table() -> bytes:
 _TO_LEADS = _lead_table()
 _NO_LEADS = bytes(range(0xC2))
 
-_TO_WORDS = bytes(c if bytes([c]).isalpha() else 32 for c in range(256))
-_TO_LINES = bytes(c | 96 if c in b"\r\n" else 32 for c in range(256))  # m, j: no blanks
 _TO_MARKS = bytes(c if c in _PUNCTUATION else 32 for c in range(256))
-_TO_BLANKS = bytes(32 if c in b" \t" else 120 for c in range(256))
 
 
 class Counts(NamedTuple):
@@ -209,22 +216,20 @@ def _odd(data: bytes, text: int, third: int) -> int:
     twelfth = sixth & (sixth << 48)
     long = twelfth & (twelfth << 96)
     if found := text & _CONTROLS:
-        total += found.bit_count() * 1000  # a token a byte
-    if long & _LETTERS:
-        for run in data.translate(_TO_WORDS).split():
-            total += max(0, len(run) - LONG_WORD) * 1000  # "aaaa…": a token a letter
-    if long & _BLANKS:
-        blanks = data.translate(_TO_BLANKS).count(b" " * LONG_BLANKS)
-        total += blanks * (LONG_BLANKS // 16) * 1000
-    if sixth & _ALL_MARKS:
-        for run in data.translate(_TO_MARKS).split():
-            if len(run) > LONG_MARKS:
-                plain = len(set(run)) <= 2  # noqa: PLR2004 - a ruled line, such as =-=-
-                total += len(run) * 1000 // 32 if plain else len(run) * 600
-    if sixth & _LINES:
-        for run in data.translate(_TO_LINES).split():
-            if len(run) > LONG_LINE_ENDS:
-                total += len(run) * (1000 if b"m" in run else 125)
+        total += found.bit_count() * CONTROL
+    if long:
+        found = long & (third << 8 * (LONG_WORD - 2)) & _LETTERS
+        total += found.bit_count() * LONG_LETTER
+        found = long & (long << 8 * (LONG_BLANKS - 23)) & _BLANKS
+        total += found.bit_count() * LONG_BLANK
+    if found := sixth & _LINES:
+        total += found.bit_count() * LONG_LINE
+        total += (found & (text >> 4)).bit_count() * LONG_RETURN
+    if sixth & _ALL_MARKS and sixth & (third << 8 * (LONG_MARKS - 2)) & _ALL_MARKS:
+        runs = data.translate(_TO_MARKS).split()
+        for run in [run for run in runs if len(run) > LONG_MARKS]:
+            plain = len(set(run)) <= 2  # noqa: PLR2004 - a ruled line, such as =-=-
+            total += len(run) * (LONG_RULE if plain else LONG_MARK)
     return total
 
 
@@ -232,11 +237,13 @@ def _count_more(data: bytes) -> list[int]:
     """Count the characters beyond ASCII, by `MORE_NAMES`."""
     leads = data.translate(_TO_LEADS, _NO_LEADS)
     found = [leads.count(at) for at in range(len(_LEADS))]
-    indic, symbols, kana = found[8], found[10], found[11]
-    devanagari = thai = general = cjk = 0
+    indic, letters, symbols, kana = found[8:12]
+    devanagari = thai = vietnamese = general = cjk = 0
     if indic:
         devanagari = data.count(b"\xe0\xa4") + data.count(b"\xe0\xa5")
         thai = data.count(b"\xe0\xb8") + data.count(b"\xe0\xb9")
+    if letters:
+        vietnamese = data.count(b"\xe1\xba") + data.count(b"\xe1\xbb")
     if symbols:
         general = data.count(b"\xe2\x80")
     if kana:
@@ -246,7 +253,8 @@ def _count_more(data: bytes) -> list[int]:
         devanagari,
         thai,
         indic - devanagari - thai,
-        found[9],
+        vietnamese,
+        letters - vietnamese,
         general,
         symbols - general,
         cjk,

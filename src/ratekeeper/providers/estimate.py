@@ -51,18 +51,17 @@ def measure(text: str, family: str = MODERN) -> tuple[int, str]:
     length = len(text)
     if length <= _WHOLE:
         counts = classes.count(text)
-        weight = sum(map(mul, counts.each, weights))
-        return min(-(-weight // 1000), counts.utf8_bytes), classes.script(counts)
-    middle = length // 2 - _SLICE // 2
-    slices = (text[:_SLICE], text[middle : middle + _SLICE], text[-_SLICE:])
-    dense, script = max(_weigh(one, weights) for one in slices)
-    whole = len(text.encode("utf-8", "surrogatepass"))
-    return min(-(-dense * length // (_SLICE * 1000)), whole), script
-
-
-def _weigh(text: str, weights: tuple[int, ...]) -> tuple[int, str]:
-    counts = classes.count(text)
-    return sum(map(mul, counts.each, weights)), classes.script(counts)
+        weight, most = sum(map(mul, counts.each, weights)), counts.utf8_bytes
+    else:
+        middle = length // 2 - _SLICE // 2
+        slices = (text[:_SLICE], text[middle : middle + _SLICE], text[-_SLICE:])
+        dense, counts = max(
+            (sum(map(mul, one.each, weights)), one)
+            for one in map(classes.count, slices)
+        )
+        weight = dense * length // _SLICE
+        most = len(text.encode("utf-8", "surrogatepass"))
+    return min(-(-weight // 1000), most), classes.script(counts)
 
 
 def quarter(text: str) -> int:
