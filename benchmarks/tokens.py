@@ -31,6 +31,7 @@ TIMES_FASTER = 6.0
 SIZE = 2048  # bytes of the prompts that are timed
 OURS, REGEX, QUARTER = "ratekeeper", "regex", "chars/4"
 CALIBRATED, UPPER = "ratekeeper, calibrated", "ratekeeper, upper"
+APART = "ratekeeper, calibrated by use"
 
 
 def errors(pieces: Pieces, true: dict[str, list[int]], count: Count) -> Errors:
@@ -45,9 +46,12 @@ def errors(pieces: Pieces, true: dict[str, list[int]], count: Count) -> Errors:
 
 
 def replay(
-    pieces: Pieces, true: dict[str, list[int]], family: str
+    pieces: Pieces, true: dict[str, list[int]], family: str, *, apart: bool = False
 ) -> tuple[Errors, Errors]:
-    """Return the errors of the expected and of the upper figure, learning meanwhile."""
+    """Return the errors of the expected and of the upper figure, learning meanwhile.
+
+    `apart` gives each kind of text a route of its own, as one use of an API has.
+    """
     calls = [
         (kind, text, exact)
         for kind, texts in pieces.items()
@@ -59,7 +63,7 @@ def replay(
     upper: Errors = {kind: [] for kind in pieces}
     for kind, text, exact in calls:
         tokens, script = measure(text, family)
-        stream = Stream("bench", family, "", script)
+        stream = Stream("bench", family, kind if apart else "", script)
         expected[kind].append(calibrator.expected(stream, tokens) / exact - 1)
         most = min(calibrator.upper(stream, tokens), len(text.encode()))
         upper[kind].append(most / exact - 1)
@@ -166,6 +170,7 @@ def main() -> int:
         tables[family] = {
             OURS: errors(pieces, true, functools.partial(text_tokens, family=family)),
             CALIBRATED: expected,
+            APART: replay(pieces, true, family, apart=True)[0],
             UPPER: upper,
             REGEX: errors(pieces, true, counters.regex(family)),
             QUARTER: errors(pieces, true, counters.chars_by_four),
