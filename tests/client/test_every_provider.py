@@ -11,6 +11,7 @@ import pytest
 
 import ratekeeper
 from ratekeeper import Client, ConfigError
+from ratekeeper.client import keys
 from ratekeeper.providers.catalog import PROVIDERS, Provider
 from ratekeeper.providers.facts import Dialect
 from ratekeeper.providers.presets import Preset, presets
@@ -263,3 +264,13 @@ def test_a_client_keeps_the_limits_of_every_preset(one: Preset) -> None:
         answer = http.post("https://h.example/v1/chat/completions", json=CHAT)
 
     assert 200 == answer.status_code
+
+
+@pytest.mark.parametrize(
+    "prefix", sorted({one for all_ in PROVIDERS.values() for one in all_.key_prefixes})
+)
+def test_a_key_of_any_known_form_is_masked_in_a_text(prefix: str) -> None:
+    """A provider may repeat another key than the one that was sent."""
+    key = prefix + key_of(PROVIDERS["mistral"])
+
+    assert "The key '[key]' is wrong." == keys.masked(f"The key '{key}' is wrong.")

@@ -180,6 +180,14 @@ def test_azure_tells_the_wait_in_seconds_milliseconds_and_words() -> None:
     assert 0 < int(response.headers["retry-after-ms"]) <= 60_000
 
 
+def test_to_list_models_takes_nothing() -> None:
+    for name, path in (("azure", "/openai/v1/models"), ("groq", "/openai/v1/models")):
+        provider = Simulator(name, ["1 rpm"], clock=ManualClock())
+        statuses = [ask(provider, path).status_code for _ in range(3)]
+
+        assert [200, 200, 200] == statuses
+
+
 def test_azure_that_is_busy_says_so_with_a_429() -> None:
     response = chat(Simulator("azure"), "reason=overloaded")
 

@@ -34,7 +34,8 @@ _PLACEHOLDER = re.compile(
 )
 # What a key looks like in the text of an error: a provider may repeat it, or part of it.
 _KEYLIKE = re.compile(
-    r"(?<![A-Za-z0-9])(?:(?:sk|hs|gsk|pk|rk|xai|fw|tgp|r8|nvapi)[-_]|AIza)"
+    r"(?<![A-Za-z0-9])(?:(?:sk|hs|gsk|pk|rk|xai|fw|tgp|r8|nvapi|bedrock-api-key)[-_]"
+    r"|AIza|AQ\.|ya29\.|ABSK)"
     r"[A-Za-z0-9_*.\-]{8,}"
     r"|(?i:bearer)\s+[^\s\"']+"
 )
