@@ -5,7 +5,7 @@ from __future__ import annotations
 from decimal import Decimal, localcontext
 
 from ratekeeper.core import line
-from ratekeeper.core.decision import denied, status_of
+from ratekeeper.core.decision import denied, never_possible, status_of
 from ratekeeper.core.line import Waiter
 from ratekeeper.core.units import MINUTE, SECOND
 from tests.core.room import START, Room, meters_of
@@ -56,3 +56,14 @@ def test_money_is_shown_in_its_currency_exactly_in_any_context() -> None:
     assert Decimal("12.345678901") == status.used
     assert Decimal("37.654321099") == status.remaining
     assert 0 == status.waiting
+
+
+def test_a_call_that_never_fits_is_told_how_much_too_large_it_is() -> None:
+    (tokens,), (dollars,) = meters_of("1k tpm"), meters_of("$5/day")
+
+    assert str(never_possible(tokens, 1001)).startswith(
+        "the call takes 1001 tokens, more than the limit '1000 tokens/minute' ever holds"
+    )
+    assert "takes 5.5 usd, more than the limit '$5/day'" in str(
+        never_possible(dollars, 5_500_000_000)
+    )

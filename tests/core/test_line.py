@@ -12,6 +12,7 @@ from ratekeeper.core import line
 from ratekeeper.core.limits import Limit
 from ratekeeper.core.line import LAST, Priority, State, Waiter
 from ratekeeper.core.units import MINUTE, SECOND
+from ratekeeper.errors import ConfigError
 from tests.core.room import START, Room, meters_of
 
 LIMITS = [
@@ -537,3 +538,42 @@ def _comparisons(text: str, waiting: int) -> float:
         Waiter.__lt__ = plain  # type: ignore[method-assign]
     assert waiting == len(room.granted)
     return looks / waiting
+
+
+class _Owner:
+    """An owner who may be gone before the turn comes."""
+
+    def __init__(self) -> None:
+        self.gone = False
+
+    def wake(self, waiter: Waiter) -> bool:
+        del waiter
+        return not self.gone
+
+    def is_gone(self) -> bool:
+        return self.gone
+
+
+def test_an_owner_who_is_gone_takes_no_turn() -> None:
+    room = Room("1 tokens/second using leaky-bucket")
+    owner = _Owner()
+    room.enter(Waiter([1]))
+    gone = [room.enter(Waiter([1], seat=owner)) for _ in range(5)]
+    owner.gone = True
+    last = room.enter(Waiter([1]))
+    room.run()
+
+    assert START + SECOND == last.granted_us
+    assert [State.LEFT] * 5 == [waiter.state for waiter in gone]
+    assert room.is_empty()
+
+
+def test_a_class_is_named_as_callers_name_it() -> None:
+    assert Priority.BATCH is Priority.named("batch")
+    assert Priority.INTERACTIVE is Priority.named("Interactive")
+
+
+@pytest.mark.parametrize("name", ["urgent", "", None, 1])
+def test_a_class_nobody_knows_is_a_config_error(name: object) -> None:
+    with pytest.raises(ConfigError, match="expected interactive, normal or batch"):
+        Priority.named(name)  # type: ignore[arg-type]  # what a caller may pass
