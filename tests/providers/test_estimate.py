@@ -11,7 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ratekeeper.providers.estimate import Prompt, family_of, measure, text_tokens
+from ratekeeper.providers.estimate import (
+    EXACT,
+    Prompt,
+    family_of,
+    measure,
+    text_tokens,
+)
 from ratekeeper.providers.weights import WEIGHTS
 
 FAMILIES = sorted(WEIGHTS)
@@ -99,6 +105,16 @@ def test_an_estimate_is_never_above_the_bytes(text: str, family: str) -> None:
 @given(st.lists(st.text(max_size=50), max_size=20))
 def test_a_prompt_is_never_below_a_quarter_of_its_characters(texts: list[str]) -> None:
     assert tokens(texts) >= sum(-(-len(text) // 4) for text in texts)
+
+
+def test_an_exact_count_takes_the_place_of_the_estimate(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(EXACT, "o200k", lambda texts: 1000 * len(texts))
+
+    assert tokens([ENGLISH, ENGLISH], "o200k") == 2000
+    assert tokens([ENGLISH, ENGLISH], "claude") < 200
+    assert tokens(["word " * 100_000], "o200k") > 100_000
 
 
 @pytest.mark.parametrize("family", FAMILIES)
