@@ -125,7 +125,7 @@ def _endpoint(method: str, path: str) -> Endpoint:
 
 
 def _input_tokens(request: Json, model: str) -> int:
-    prompt = Prompt()
+    prompt = Prompt(model=model)
     for name in _PROMPT:
         prompt.add(request.get(name))
     messages = request.get("messages")

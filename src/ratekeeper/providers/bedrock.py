@@ -120,7 +120,7 @@ def _said(block: Json) -> int:
 
 
 def _input_tokens(request: Json, model: str) -> int:
-    prompt = Prompt()
+    prompt = Prompt(model=model)
     tools = request.get("tools")
     tools = tools or shapes.inner(request, "toolConfig").get("tools")
     messages = request.get("messages")

@@ -107,7 +107,7 @@ def _error(value: Json) -> Json | None:
 
 
 def _input_tokens(request: Json, model: str) -> int:
-    prompt = Prompt()
+    prompt = Prompt(model=model)
     for name in _PROMPT:
         prompt.add(request.get(name))
     messages, tools = request.get("messages"), request.get("tools")

@@ -14,6 +14,7 @@ from operator import mul
 from typing import TYPE_CHECKING
 
 from ratekeeper.providers import classes
+from ratekeeper.providers.images import image_tokens
 from ratekeeper.providers.weights import MODELS, MODERN, WEIGHTS
 
 if TYPE_CHECKING:
@@ -22,9 +23,6 @@ if TYPE_CHECKING:
 PER_MESSAGE = 7  # Claude frames a single message in 6 to 7; OpenAI in 3, and 3 for all
 PER_TOOL = 10
 ANY_TOOLS = 400  # the hidden prompt that comes with tools: 389 in Anthropic's example
-IMAGE = 3930  # the most an image comes to: Claude from 4.7; OpenAI's high detail 2,940
-IMAGE_LOW = 85  # detail: low, OpenAI
-IMAGE_ORIGINAL = 14_364  # detail: original, OpenAI
 DOCUMENT = 3000  # a page, as Anthropic counts the densest
 BASE64_PER_TOKEN = 16  # of a document: some 50 KB and 3,000 tokens a page
 AUDIO_PER_TOKEN = 400  # 10 tokens a second; base64 of 24 kbit/s speech, the thinnest
@@ -88,9 +86,11 @@ class Prompt:
     """What has been found in a prompt: its texts, and tokens that are no text.
 
     Reads content of any shape: a string, None, a list of parts, parts in parts. What it
-    does not know is text, so that nothing goes uncounted.
+    does not know is text, so that nothing goes uncounted. `model` tells what an image
+    comes to.
     """
 
+    model: str = ""
     texts: list[str] = dataclasses.field(default_factory=list)
     fixed: int = 0
     guessed: int = 0  # what providers guess for the texts, each rounded up
@@ -144,7 +144,7 @@ class Prompt:
         """Count one part; return what lies in it, still to be counted."""
         match part:
             case {"type": str(kind)} if kind in _IMAGES:
-                self.fixed += _image(part)
+                self.fixed += _image(part, self.model)
                 return []
             case {"type": "input_audio" | "audio"}:
                 self.fixed += 1 + _data_length(part) // AUDIO_PER_TOKEN
@@ -173,16 +173,17 @@ class Prompt:
         return [part.get("content"), part.get("output")]
 
 
-def _image(part: dict[str, object]) -> int:
+def _image(part: dict[str, object], model: str) -> int:
+    """Find the data of an image, wherever it is held, and its detail."""
     inner = part.get("image_url")
     holder = inner if isinstance(inner, dict) else part
-    match holder.get("detail"):
-        case "low":
-            return IMAGE_LOW
-        case "original":
-            return IMAGE_ORIGINAL
-        case _:
-            return IMAGE
+    data = holder.get("url", inner)
+    if not isinstance(data, str):
+        source = part.get("source")
+        data = source.get("data") if isinstance(source, dict) else None
+    if not isinstance(data, str) or data.startswith("http"):
+        data = None
+    return image_tokens(data, holder.get("detail"), model, family_of(model))
 
 
 def _data_length(part: dict[str, object]) -> int:

@@ -118,7 +118,7 @@ class GeminiShapes:
 
 
 def _input_tokens(request: Json, model: str) -> int:
-    prompt = Prompt()
+    prompt = Prompt(model=model)
     frames, tools = 1, 0
     for name, value in request.items():
         if name == "contents" and isinstance(value, list):

@@ -165,7 +165,7 @@ def _endpoint(method: str, path: str) -> Endpoint:
 
 
 def _input_tokens(endpoint: Endpoint, request: Json, model: str) -> int:
-    prompt = Prompt()
+    prompt = Prompt(model=model)
     if endpoint is Endpoint.EMBEDDINGS:
         prompt.add_numbered(request.get("input"))
         return max(1, prompt.tokens(family_of(model)))
