@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ratekeeper import AsyncLimiter, Grant, Limiter, LimitExceeded, MemoryStore
+from ratekeeper.testing import ManualClock
 from tests.flows.world import assert_idle
 
 if TYPE_CHECKING:
@@ -155,3 +156,41 @@ def test_slots_are_renewed_while_other_threads_give_theirs_back() -> None:
 
     assert [] == faults
     assert still >= 1
+
+
+def test_whoever_finds_the_store_at_work_waits_for_it() -> None:
+    """However long it takes: first by giving way, then on the lock itself."""
+    clock = _Halting()
+    limiter = Limiter("10 rpm", store=MemoryStore(clock=clock))
+    limiter.try_acquire()
+    clock.halted.clear()
+    held = threading.Thread(target=limiter.try_acquire)
+    held.start()
+    assert clock.inside.wait(5)
+    others = [threading.Thread(target=limiter.try_acquire) for _ in range(8)]
+    for thread in others:
+        thread.start()
+    time.sleep(0.05)  # real time: they have given up giving way
+
+    assert all(thread.is_alive() for thread in others)
+
+    clock.halted.set()
+    for thread in [held, *others]:
+        thread.join(5)
+
+    assert 10 == limiter.status()["10 requests/minute"].used
+
+
+class _Halting(ManualClock):
+    """A clock that stops whoever reads it, under the store's lock, until told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.halted, self.inside = threading.Event(), threading.Event()
+        self.halted.set()
+
+    def now_us(self) -> int:
+        if not self.halted.is_set():
+            self.inside.set()
+            self.halted.wait(5)
+        return super().now_us()

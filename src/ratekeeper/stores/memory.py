@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import os
 import threading
+import time
 import warnings
 import weakref
 from collections import deque
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
     Step = Callable[..., list[Waiter]]  # its last argument is the time
 
 
+_TURNS = 100  # given to whoever is under the lock before sleeping on it
+
+
 class MemoryStore:
     """State in this process, shared by everything that is given this store.
 
@@ -58,6 +62,8 @@ class MemoryStore:
         # collector may close a forgotten stream, and settle its grant, anywhere.
         self._lock = threading.RLock()
         self._moving = False
+        # A hint, true while somebody is at work under the lock: see `_let_finish`.
+        self._busy = False
         self._later: deque[tuple[Step, tuple[Any, ...]]] = deque()
         self._max_waiting = max_waiting
         # A scope lives while a limiter refers to it or a key of it is kept.
@@ -118,21 +124,27 @@ class MemoryStore:
 
         Returns the meters charged and the instant, or None.
         """
+        if self._busy:
+            self._let_finish()
         with self._lock:
-            now = self._now()
-            meters = scope.rows.get(key)
-            if meters is None:
-                meters = self._keys.row(scope, key, now)
-            at = 0  # counting is half the price of zip, here and in settle
-            for meter in meters:
-                if meter.attention or meter.wait_us(costs[at], now):
-                    return None
-                at += 1
-            at = 0
-            for meter in meters:
-                meter.admit(costs[at], now)
-                at += 1
-            return meters, now
+            self._busy = True
+            try:
+                now = self._now()
+                meters = scope.rows.get(key)
+                if meters is None:
+                    meters = self._keys.row(scope, key, now)
+                at = 0  # counting is half the price of zip, here and in settle
+                for meter in meters:
+                    if meter.attention or meter.wait_us(costs[at], now):
+                        return None
+                    at += 1
+                at = 0
+                for meter in meters:
+                    meter.admit(costs[at], now)
+                    at += 1
+                return meters, now
+            finally:
+                self._busy = False
 
     def settle(
         self,
@@ -145,11 +157,17 @@ class MemoryStore:
 
         Slots are given back. Amounts that `actual` does not name stay as they are.
         """
+        if self._busy:
+            self._let_finish()
         with self._lock:
             if self._moving:  # by this very thread, which will see to it afterwards
                 self._later.append((_settled, (meters, costs, taken_us, actual)))
                 return
-            freed = _trued_up(meters, costs, taken_us, actual, self._now())
+            self._busy = True
+            try:
+                freed = _trued_up(meters, costs, taken_us, actual, self._now())
+            finally:
+                self._busy = False
         if freed:
             self._move(_advanced, meters)
 
@@ -234,6 +252,8 @@ class MemoryStore:
 
         An owner that is gone (its loop closed, its thread ended) leaves the line.
         """
+        if self._busy:
+            self._let_finish()
         with self._lock:
             if self._moving:  # by this very thread, which will see to it afterwards
                 self._later.append((step, args))
@@ -258,14 +278,31 @@ class MemoryStore:
                 told += self._perform(self._left, waiter)
 
     def _perform(self, step: Step, *args: Any) -> list[Waiter]:
+        if self._busy:
+            self._let_finish()
         with self._lock:
-            self._moving = True
+            self._busy = self._moving = True
             try:
                 told = step(*args, self._now())
                 self._count(told)
             finally:
-                self._moving = False
+                self._busy = self._moving = False
         return told
+
+    def _let_finish(self) -> None:
+        """Let a thread that was put aside under the lock run on, and come back then.
+
+        A thread that slept on the lock would be handed it while another one runs, and
+        that one would soon sleep on it in turn: from then on each call costs a switch
+        of threads. The interpreter switches threads at calls and jumps alone, so whoever
+        finds `_busy` false finds the lock free; where it errs the lock still holds.
+        """
+        if self._lock._is_owned():  # type: ignore[attr-defined]  # noqa: SLF001 - as threading.Condition asks
+            return
+        for _ in range(_TURNS):
+            time.sleep(0)
+            if not self._busy:
+                return
 
     def _count(self, told: Iterable[Waiter]) -> None:
         """Keep the number of waiters; only those that stood in line were counted."""
@@ -295,6 +332,8 @@ class MemoryStore:
 
     def now_us(self) -> int:
         """Return the store's time in epoch microseconds."""
+        if self._busy:
+            self._let_finish()
         with self._lock:
             return self._now()
 
@@ -310,7 +349,7 @@ class MemoryStore:
     def _start_anew(self) -> bool:
         """Begin empty in a forked child; says whether there was anything."""
         self._lock = threading.RLock()
-        self._moving = False
+        self._busy = self._moving = False
         self._later.clear()
         self._waiting = 0
         return self._keys.clear()
