@@ -20,6 +20,7 @@ from ratekeeper.client.chunks import Chunks
 from ratekeeper.client.faults import Wire
 from ratekeeper.client.terms import Terms
 from ratekeeper.core.backoff import Backoff, RetryBudget
+from ratekeeper.core.patience import Patience
 from ratekeeper.providers.catalog import find_provider
 from tests.client.clients import KEY
 
@@ -29,6 +30,7 @@ TERMS = Terms(
     key=keys.ApiKey(value=KEY, source="api_key="),
     backoff=Backoff(),
     budget=RetryBudget(),
+    patience=Patience(),
     guard=threading.Lock(),
     draw=random.Random(1),
     now_us=lambda: 1_800_000_000_000_000,

@@ -16,7 +16,7 @@ from ratekeeper.core.limits import Algorithm
 from ratekeeper.core.policy import rules_of
 from ratekeeper.errors import ConfigError
 from ratekeeper.providers.catalog import PROVIDERS, Provider, find_provider
-from ratekeeper.providers.facts import Dialect, Kind
+from ratekeeper.providers.facts import Dialect, Endpoint, Kind
 
 KEY = "sk-test-" + "x" * 40
 
@@ -224,6 +224,21 @@ def test_a_refusal_is_read_back_as_what_it_is(name: str) -> None:
         verdict.retry,
         verdict.retry_after_us,
     )
+
+
+@pytest.mark.parametrize("endpoint", Endpoint)
+@pytest.mark.parametrize("name", sorted(PROVIDERS))
+def test_an_answer_for_a_provider_in_trouble_is_read_back_as_that(
+    name: str, endpoint: Endpoint
+) -> None:
+    provider = find_provider(name)
+    status, fields, body = provider.unavailable("Later.", endpoint=endpoint)
+    verdict = provider.judge(status, fields, body, 0)
+
+    assert 503 == status
+    assert (Kind.OVERLOADED, False) == (verdict.kind, verdict.retry)
+    assert "Later." in body.decode()
+    assert "429" not in body.decode()
 
 
 @pytest.mark.parametrize(

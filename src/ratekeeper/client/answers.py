@@ -11,6 +11,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from ratekeeper.client import refusals
+from ratekeeper.client.tries import THROTTLING
 from ratekeeper.errors import ProviderError
 from ratekeeper.providers.facts import Kind, Verdict
 
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from ratekeeper.errors import RatekeeperError
 
 _FIRST_REDIRECT = 300
-_THROTTLING = frozenset({Kind.THROTTLED, Kind.RAMP, Kind.STOPPED})
 _IN_STREAM = 200  # the status under which providers' errors inside a stream are read
 
 
@@ -99,7 +99,7 @@ def _judged(
     return Failed(
         error=error,
         retry=verdict.retry and not endless,
-        throttled=verdict.kind in _THROTTLING,
+        throttled=verdict.kind in THROTTLING,
         hint_us=verdict.retry_after_us,
     )
 

@@ -43,12 +43,13 @@ class Client(Front):
     (for a `model`). The key is `api_key`, or in the provider's environment variable.
 
     `timeout` bounds a whole call in seconds: line, HTTP and retries (a thread notices
-    between two reads); of a stream it bounds what comes before the first chunk, and
-    `read_timeout` each gap after it. `attempts` counts the first one; waits between
-    them are random up to `backoff`, doubled each time, and never shorter than the
-    provider's hint. A POST whose answer was lost may have been paid for and is not sent
-    again unless `resend_lost`. The proxy is the environment's unless given. Clients of
-    one `name` and `store` share their limits.
+    between two reads). The time that answers have taken of late is kept for the answer:
+    a call that would have none left for it is refused at once. Of a stream it bounds
+    what comes before the first chunk, and `read_timeout` each gap after it. `attempts`
+    counts the first one; waits between them are random up to `backoff`, doubled each
+    time, and never shorter than the provider's hint. A POST whose answer was lost may
+    have been paid for and is not sent again unless `resend_lost`. The proxy is the
+    environment's unless given. Clients of one `name` and `store` share their limits.
 
     Example:
         >>> with Client("holysheep", limits=["1000 rpm", "200k tpm"]) as ai:

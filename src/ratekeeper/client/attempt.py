@@ -12,6 +12,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from ratekeeper.client.decode import decode_head, decoder
+from ratekeeper.client.tries import Tries
 from ratekeeper.core import units
 from ratekeeper.core.limits import CONCURRENT
 from ratekeeper.errors import ConfigError
@@ -39,6 +40,7 @@ class Ask:
 
     facts: RequestFacts
     terms: Mapping[str, Any]
+    retry: bool = False  # an SDK sends it again by itself
 
 
 class Counter:
@@ -47,6 +49,7 @@ class Counter:
     def __init__(self, limiter: Limiter | AsyncLimiter, provider: Provider) -> None:
         self.limiter = limiter
         self.provider = provider
+        self.tries = Tries(provider.name)
         self.now_us: Callable[[], int] = limiter._store.now_us  # noqa: SLF001 - readings are in its time
         self.units = frozenset(provider.costs(_ANY).reserved)
         for limit in limiter.limits:
@@ -68,7 +71,10 @@ class Counter:
         again: bool,
         options: Mapping[str, Any] | None = None,
     ) -> Ask:
-        """Read a request, and say what it asks for; `options` are the caller's own."""
+        """Read a request, and say what it asks for; `options` are the caller's own.
+
+        `again` says that an SDK has sent it before.
+        """
         options = options or {}
         if not OPTIONS.issuperset(options):
             unknown = ", ".join(sorted(set(options) - OPTIONS))
@@ -85,7 +91,7 @@ class Counter:
         amounts = reserve(limits, costs.charged, costs.reserved)
         terms = {"timeout": timeout, "again": again, **options, "also": also}
         terms.update(amounts)
-        return Ask(facts=facts, terms=terms)
+        return Ask(facts=facts, terms=terms, retry=again)
 
 
 def reserve(

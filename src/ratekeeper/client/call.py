@@ -90,10 +90,12 @@ def plan(call: Call, terms: Terms) -> Generator[Effect, Any, Any]:
         except (LimitExceeded, NeverPossible) as error:
             # Refused in line: this attempt was never sent.
             error.attempts = attempt - 1
+            _explain(error, turn, terms)
             raise error from (None if last is None else last.error)
         if not isinstance(outcome, Failed):
             with terms.guard:
                 terms.budget.succeeded()
+            _learn(turn, terms)
             return outcome
         last = outcome
         wait_us = _wait_us(outcome, terms, turn, attempt)
@@ -123,6 +125,24 @@ def _wait_us(failed: Failed, terms: Terms, turn: Turn, attempt: int) -> int | No
     with terms.guard:
         paid = terms.budget.spend(throttled=failed.throttled)
     return wait_us if paid else None
+
+
+def _explain(error: LimitExceeded | NeverPossible, turn: Turn, terms: Terms) -> None:
+    """Say why a wait that is shorter than what is left of the time was too long."""
+    left_us = turn.left_us()
+    if left_us is not None and isinstance(error, LimitExceeded):
+        kept_us = left_us - terms.patience.in_line_us(left_us)
+        if units.micros(error.retry_after_s) < left_us and kept_us:
+            kept = units.format_wait(kept_us)
+            error.add_note(f"{kept} of the time-out are kept for the answer itself")
+
+
+def _learn(turn: Turn, terms: Terms) -> None:
+    """Learn how long an answer takes, or at least how long it was waited for."""
+    took_us = turn.took_us()
+    if took_us is not None:
+        with terms.guard:
+            terms.patience.took(took_us)
 
 
 def _attempt(
@@ -172,6 +192,7 @@ def _opened(
 
 def _request(call: Call, terms: Terms, turn: Turn, attempt: int) -> httpx2.Request:
     left_us = turn.left_us()
+    line_us = None if left_us is None else terms.patience.in_line_us(left_us)
     return httpx2.Request(
         call.method,
         call.url,
@@ -181,7 +202,7 @@ def _request(call: Call, terms: Terms, turn: Turn, attempt: int) -> httpx2.Reque
             "timeout": turn.timeouts,
             TURN: turn,
             "ratekeeper": {
-                "timeout": None if left_us is None else units.seconds(left_us),
+                "timeout": None if line_us is None else units.seconds(line_us),
                 "priority": terms.priority,
                 "again": attempt > 1,
             },
@@ -196,6 +217,8 @@ def _lost(
     retry = not faults.is_final(error) and (
         not faults.was_sent(error) or call.method in _REPEATABLE or terms.resend_lost
     )
+    if turn.is_over():
+        _learn(turn, terms)
     failure = faults.unreachable(
         error,
         terms.wire,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ratekeeper.client import flow
 from ratekeeper.client.attempt import Counter
 from ratekeeper.core.units import micros
-from ratekeeper.errors import LimitExceeded, NeverPossible
+from ratekeeper.errors import LimitExceeded, NeverPossible, ProviderOverloaded
 from ratekeeper.limiter import AsyncLimiter, Limiter
 from ratekeeper.providers.catalog import find_provider
 from ratekeeper.providers.facts import Kind, Verdict
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
     from ratekeeper.client.attempt import Ask
     from ratekeeper.providers.catalog import Provider
+
+Refusal = LimitExceeded | NeverPossible | ProviderOverloaded
+REFUSALS = (LimitExceeded, NeverPossible, ProviderOverloaded)  # the same, to catch
 
 _RETRY_COUNT = "x-stainless-retry-count"  # how often the SDK has tried before
 
@@ -72,7 +75,7 @@ class Door:
             functools.partial(watch.was_sent, unsent=self._unsent),
         )
 
-    def answer(self, request: Any, error: LimitExceeded | NeverPossible) -> Any:
+    def answer(self, request: Any, error: Refusal) -> Any:
         """Turn a refusal of the limiter into an answer, or raise it where asked to."""
         if self._raises:
             raise error
@@ -84,18 +87,38 @@ def refusal_response(
     library: ModuleType,
     provider: Provider,
     request: Any,
-    error: LimitExceeded | NeverPossible,
+    error: Refusal,
 ) -> Any:
-    """Write the provider's own 429, which an SDK raises at once and does not retry."""
+    """Write the provider's own 429, which an SDK raises at once and does not retry.
+
+    A retry that nothing has paid for gets a 503, as from a server in trouble.
+    """
+    facts = provider.read_request(request.method, request.url.path, b"")
+    if isinstance(error, ProviderOverloaded):
+        verdict = Verdict(kind=Kind.OVERLOADED, retry=False)
+        status, headers, body = provider.unavailable(
+            str(error), endpoint=facts.endpoint
+        )
+        return _answer(library, request, verdict, status, headers, body)
     wait_us = None
     if isinstance(error, LimitExceeded):
         wait_us = micros(error.retry_after_s)
-    facts = provider.read_request(request.method, request.url.path, b"")
     status, headers, body = provider.refusal(
         str(error), retry_after_us=wait_us, endpoint=facts.endpoint
     )
     kind = Kind.THROTTLED if wait_us is not None else Kind.IMPOSSIBLE
     verdict = Verdict(kind=kind, retry=False, retry_after_us=wait_us)
+    return _answer(library, request, verdict, status, headers, body)
+
+
+def _answer(
+    library: ModuleType,
+    request: Any,
+    verdict: Verdict,
+    status: int,
+    headers: list[tuple[str, str]],
+    body: bytes,
+) -> Any:
     return library.Response(
         status,
         headers=headers,
@@ -161,7 +184,7 @@ class SyncDoor(Door):
         try:
             with Watch(knows=knows).on(request) as watch:
                 return flow.run(self.plan(request, watch), self._limiter, send)
-        except (LimitExceeded, NeverPossible) as error:
+        except REFUSALS as error:
             return self.answer(request, error)
 
 
@@ -191,7 +214,7 @@ class AsyncDoor(Door):
             with AsyncWatch(knows=knows).on(request) as watch:
                 plan = self.plan(request, watch)
                 return await flow.run_async(plan, self._limiter, send)
-        except (LimitExceeded, NeverPossible) as error:
+        except REFUSALS as error:
             return self.answer(request, error)
 
 

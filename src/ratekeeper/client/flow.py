@@ -80,13 +80,18 @@ def attempt(
     """Send a request under one grant; gives back the response, its stream metered.
 
     `body` wraps a response's stream, `was_sent` says whether the provider may have
-    heard of a request that failed. A refusal of the limiter is raised.
+    heard of a request that failed. A refusal of the limiter is raised, and so is
+    `ProviderOverloaded` for a retry that nothing has paid for.
     """
+    tries = counter.tries
+    if ask.retry:
+        tries.pay()
     grant: Grant = yield Acquire(ask)
     trial = Attempt(counter, ask, grant)
     try:
         response = yield Send()
     except BaseException as error:
+        tries.failed()
         if was_sent(error):
             trial.unanswered()
         else:
@@ -98,6 +103,7 @@ def attempt(
     status, headers = response.status_code, response.headers
     head = Head()
     if status < _ERROR:
+        tries.answered()
         response.extensions["ratekeeper"] = None
         trial.answered(headers, plain=response.is_closed)
         if response.is_closed:  # read already, as those of mocks and caches are
@@ -110,9 +116,9 @@ def attempt(
                 head = yield Peek(response.stream)
         finally:
             seen = response.content if response.is_closed else head.bytes()
-            response.extensions["ratekeeper"] = trial.judge(
-                status, headers, seen, plain=response.is_closed
-            )
+            verdict = trial.judge(status, headers, seen, plain=response.is_closed)
+            tries.failed(verdict.kind)
+            response.extensions["ratekeeper"] = verdict
         if response.is_closed:
             return response
     response.stream = body(response.stream, trial, head)

@@ -26,6 +26,7 @@ from ratekeeper.client.terms import Call, Terms
 from ratekeeper.core import units
 from ratekeeper.core.backoff import Backoff, RetryBudget
 from ratekeeper.core.line import Priority
+from ratekeeper.core.patience import Patience
 from ratekeeper.errors import ConfigError
 from ratekeeper.limiter import AsyncLimiter, Limiter
 from ratekeeper.providers.catalog import find_provider
@@ -114,6 +115,7 @@ class Front:
                 cap_us=max(base_us, _CAP_US),
             ),
             budget=RetryBudget(),
+            patience=Patience(),
             guard=threading.Lock(),
             draw=draw or random.Random(),  # noqa: S311 - jitter
             now_us=self._store.now_us,

@@ -15,9 +15,15 @@ import httpx2
 
 from ratekeeper.client import flow
 from ratekeeper.client.attempt import Counter
-from ratekeeper.client.door import never_left, refusal_response, unsent_errors
+from ratekeeper.client.door import (
+    REFUSALS,
+    Refusal,
+    never_left,
+    refusal_response,
+    unsent_errors,
+)
 from ratekeeper.client.transport import AsyncMeteredByteStream, MeteredByteStream
-from ratekeeper.errors import LimitExceeded, NeverPossible
+from ratekeeper.errors import ProviderOverloaded
 from ratekeeper.limiter import AsyncLimiter, Limiter
 from ratekeeper.providers.catalog import find_provider
 
@@ -99,7 +105,7 @@ class _Hook:
         plan = flow.attempt(self._counter, ask, MeteredByteStream, _was_sent)
         try:
             flow.run(plan, self._limiter, send)
-        except (LimitExceeded, NeverPossible) as error:
+        except REFUSALS as error:
             raise _refused(self._counter, request, error) from error
         return answers[0]
 
@@ -131,7 +137,7 @@ class _AsyncHook:
         plan = flow.attempt(self._counter, ask, AsyncMeteredByteStream, _was_sent)
         try:
             await flow.run_async(plan, self._limiter, send)
-        except (LimitExceeded, NeverPossible) as error:
+        except REFUSALS as error:
             raise _refused(self._counter, request, error) from error
         return answers[0]
 
@@ -167,10 +173,15 @@ def _was_sent(error: BaseException) -> bool:
 def _refused(
     counter: Counter,
     request: anthropic.APIRequest,
-    error: LimitExceeded | NeverPossible,
-) -> anthropic.RateLimitError:
+    error: Refusal,
+) -> anthropic.APIStatusError:
     import anthropic
 
     sent = httpx2.Request(request.method, request.url)
     response = refusal_response(httpx2, counter.provider, sent, error)
-    return anthropic.RateLimitError(str(error), response=response, body=response.json())
+    kind = (
+        anthropic.InternalServerError
+        if isinstance(error, ProviderOverloaded)
+        else anthropic.RateLimitError
+    )
+    return kind(str(error), response=response, body=response.json())

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ratekeeper.client.faults import Wire
     from ratekeeper.client.keys import ApiKey
     from ratekeeper.core.backoff import Backoff, RetryBudget
+    from ratekeeper.core.patience import Patience
     from ratekeeper.providers.catalog import Provider
 
 _SHORTEST_S = 0.001  # a time-out of 0 would mean none to some transports
@@ -34,7 +35,8 @@ class Terms:
     key: ApiKey | None
     backoff: Backoff
     budget: RetryBudget
-    guard: threading.Lock  # of the budget
+    patience: Patience
+    guard: threading.Lock  # of both
     draw: random.Random
     now_us: Callable[[], int]
     priority: str
@@ -103,6 +105,7 @@ class Turn:
             self._until_us = self._now_us() + call.timeout_us
         self.timeouts: dict[str, float | None] = {}
         self.proxy = ""  # the host of the proxy on the way, once that is known
+        self._left_at_us: int | None = None  # the line, None while it stands in it
 
     def left_us(self) -> int | None:
         """Return what is left of the deadline; None where there is none."""
@@ -119,10 +122,16 @@ class Turn:
         if self._gate is not None:
             self._gate.go()
         self.proxy = proxy
+        self._left_at_us = self._now_us()
         self.reset()
+
+    def took_us(self) -> int | None:
+        """Return how long ago the attempt left; None where it has not."""
+        return None if self._left_at_us is None else self._now_us() - self._left_at_us
 
     def back(self) -> None:
         """Take note that an attempt has ended; raise where no other may be made."""
+        self._left_at_us = None
         if self._gate is not None:
             self._gate.back()
 

@@ -40,6 +40,7 @@ _SILENT = frozenset(
         "toolConfig",
     ]
 )
+UNAVAILABLE = "UNAVAILABLE"  # what Google calls a 503
 _DATA = ("inlineData", "inline_data", "fileData", "file_data")
 
 
@@ -114,7 +115,8 @@ class GeminiShapes:
 
     def refusal(self, message: str, code: str, unit: str | None) -> Json:  # noqa: ARG002 - Google names the limit in its text
         """Write an error body in Google's shape."""
-        return {"error": {"code": 429, "message": message, "status": code}}
+        number = 503 if code == UNAVAILABLE else 429
+        return {"error": {"code": number, "message": message, "status": code}}
 
 
 def _input_tokens(request: Json, model: str) -> int:

@@ -29,7 +29,7 @@ from ratekeeper.providers.facts import (
     Kind,
     Meter,
 )
-from ratekeeper.providers.gemini import GeminiShapes
+from ratekeeper.providers.gemini import UNAVAILABLE, GeminiShapes
 from ratekeeper.providers.headers import HeaderRow
 from ratekeeper.providers.openai import OpenAIShapes
 
@@ -60,6 +60,7 @@ _SHAPES: Mapping[Dialect, Shapes] = {
 GUARD_US = SECOND // 4
 
 _REFUSED = 429
+_UNAVAILABLE = 503
 _ENDS = frozenset([Kind.THROTTLED, Kind.STOPPED])  # when the limit is whole again
 
 OPENAI_ROWS = (
@@ -224,12 +225,24 @@ class Provider:
         dialect = self._dialect(endpoint)
         code = code or _REFUSAL_CODES[dialect]
         body = _SHAPES[dialect].refusal(message, code, unit)
-        fields = [("content-type", "application/json"), ("x-should-retry", "false")]
+        fields = [*_NO_RETRY]
         if retry_after_us is not None:
             wait_us = max(0, retry_after_us)
             fields.append(("retry-after", str(-(-wait_us // SECOND))))
             fields.append(("retry-after-ms", str(-(-wait_us // 1000))))
         return _REFUSED, fields, json.dumps(body).encode()
+
+    def unavailable(
+        self, message: str, *, endpoint: Endpoint = Endpoint.OTHER
+    ) -> tuple[int, list[tuple[str, str]], bytes]:
+        """Write the 503 by which this provider's own SDK raises its server error.
+
+        The SDK is told not to try again by itself.
+        """
+        dialect = self._dialect(endpoint)
+        code = _UNAVAILABLE_CODES[dialect]
+        body = _SHAPES[dialect].refusal(message, code, "server_error")
+        return _UNAVAILABLE, [*_NO_RETRY], json.dumps(body).encode()
 
     def _dialect(self, endpoint: Endpoint) -> Dialect:
         return _SPOKEN.get(endpoint, self.speaks)
@@ -244,6 +257,14 @@ _SPOKEN = {
     Endpoint.GENERATE: Dialect.GEMINI,
     Endpoint.COHERE_CHAT: Dialect.COHERE,
     Endpoint.CONVERSE: Dialect.BEDROCK,
+}
+_NO_RETRY = (("content-type", "application/json"), ("x-should-retry", "false"))
+_UNAVAILABLE_CODES = {
+    Dialect.OPENAI: "service_unavailable",
+    Dialect.ANTHROPIC: "overloaded_error",
+    Dialect.GEMINI: UNAVAILABLE,
+    Dialect.COHERE: "service_unavailable",
+    Dialect.BEDROCK: "ServiceUnavailableException",
 }
 _REFUSAL_CODES = {
     Dialect.OPENAI: "rate_limit_exceeded",
