@@ -14,6 +14,7 @@ import openai
 import pytest
 
 import ratekeeper
+from ratekeeper.simulator.dialects import KNOWN
 from tests.cli.running import run, simulate
 
 
@@ -28,7 +29,16 @@ def follow(curl: str) -> httpx2.Response:
     return httpx2.post(url, content=body, headers=headers)
 
 
-@pytest.mark.parametrize("provider", ["openai", "anthropic", "deepseek", "holysheep"])
+def test_the_help_names_every_provider() -> None:
+    said = run("simulate", "--help").stdout
+
+    assert [] == [name for name in KNOWN if name not in said]
+
+
+@pytest.mark.parametrize(
+    "provider",
+    ["openai", "anthropic", "deepseek", "vertex", "bedrock", "cohere", "xai"],
+)
 def test_the_curl_line_it_prints_works_as_it_stands(provider: str) -> None:
     with simulate(provider, "--latency", "0") as served:
         curl = re.search(r"^  (curl .*)$", served.greeting, re.MULTILINE)

@@ -185,6 +185,22 @@ def test_deepseeks_and_groqs_own_names_are_understood() -> None:
     assert Usage(input_tokens=9, output_tokens=2) == other
 
 
+def test_moonshots_usage_inside_the_choice_is_found() -> None:
+    told = {"prompt_tokens": 9, "completion_tokens": 2}
+    ends = {"choices": [{"index": 0, "delta": {}, "usage": told}]}
+    meter = stream("moonshot", delta(content="Hello"), ends)
+
+    assert Usage(input_tokens=9, output_tokens=2) == meter.usage()
+
+
+@pytest.mark.parametrize("code", ["too_many_requests", "quota_exceeded"])
+def test_geminis_newer_codes_inside_a_stream_are_a_limit(code: str) -> None:
+    failure = stream("gemini", {"error": {"code": code, "message": "No."}}).failure(0)
+
+    assert failure is not None
+    assert Kind.THROTTLED is failure.kind
+
+
 @pytest.mark.parametrize(
     ("provider", "event", "size"),
     [

@@ -42,6 +42,11 @@ XAI = (
 KIMI = (
     "Your account org-1 request reached max organization {}, please try again after 1 "
 )
+COHERE_TRIAL = "You are using a Trial key, which is limited to {}. You can continue."
+CLAUDE_ON_VERTEX = (
+    "Quota exceeded for aiplatform.googleapis.com/online_prediction_{}_per_base_model "
+    "with base model: anthropic-claude-opus-4. Please submit a quota increase request."
+)
 GLM_WINDOW = "已达到 5 小时的使用上限。您的限额将在 2026-11-18 21:06:40 重置。"
 
 
@@ -57,6 +62,151 @@ def error(**fields: object) -> dict[str, object]:
 
 RECORDED = [
     # (provider, status, body, kind, unit, window, wait)
+    (
+        "openai",
+        429,
+        error(
+            message="Rate limit reached for gpt-4o-mini in project proj_1 organization "
+            "org-1 on tokens per min (TPM): Limit 50000, Used 47949, Requested 3006. "
+            "Please try again in 1.146s. Visit https://platform.openai.com/account",
+            type="tokens",
+            code="rate_limit_exceeded",
+        ),
+        (Kind.THROTTLED, "tokens", MINUTE, 1_146_000),
+    ),
+    (
+        "anthropic",
+        429,
+        error(
+            type="rate_limit_error",
+            message="This request would exceed your organization's rate limit of "
+            "30,000 input tokens per minute (org: 1, model: claude-opus-4-6).",
+        ),
+        (Kind.THROTTLED, "input_tokens", MINUTE, None),
+    ),
+    (
+        "deepseek",
+        402,
+        error(message="Insufficient Balance", type="unknown_error"),
+        (Kind.BILLING, None, None, None),
+    ),
+    (
+        "holysheep",
+        429,
+        error(message="Rate limit exceeded", type="rate_limit_error"),
+        (Kind.THROTTLED, None, None, None),
+    ),
+    (
+        "mistral",
+        429,
+        {"object": "error", "message": "Rate limit exceeded", "type": "rate_limited"},
+        (Kind.THROTTLED, None, None, None),
+    ),
+    *(
+        (
+            "vertex",
+            429,
+            error(
+                code=429,
+                message=CLAUDE_ON_VERTEX.format(quota),
+                status="RESOURCE_EXHAUSTED",
+            ),
+            (Kind.THROTTLED, unit, MINUTE, None),
+        )
+        for quota, unit in (
+            ("requests", "requests"),
+            ("tokens_per_minute", "tokens"),
+            ("input_tokens_per_minute", "input_tokens"),
+            ("output_tokens_per_minute", "output_tokens"),
+        )
+    ),
+    (
+        "bedrock",
+        400,
+        {"type": "ServiceQuotaExceededException", "message": "Try again later."},
+        (Kind.THROTTLED, None, None, None),
+    ),
+    *(
+        (
+            "bedrock",
+            403,
+            {"type": kind, "message": "The security token is invalid."},
+            (Kind.UNAUTHORIZED, None, None, None),
+        )
+        for kind in (
+            "UnrecognizedClientException",
+            "InvalidClientTokenId",
+            "ExpiredTokenException",
+        )
+    ),
+    (
+        "xai",
+        400,
+        {
+            "code": "invalid-argument",
+            "error": "Incorrect API key provided: gs***Q6. You can obtain an API key.",
+        },
+        (Kind.UNAUTHORIZED, None, None, None),
+    ),
+    (
+        "xai",
+        429,
+        {
+            "code": "resource-exhausted",
+            "error": "Your team 1 has either used all available credits or reached its "
+            "monthly spending limit.",
+        },
+        (Kind.BILLING, None, None, None),
+    ),
+    (
+        "moonshot",
+        403,
+        error(
+            message="Your account org-1<ak-1> is not active, organization <org-1> "
+            "exceeded current quota, please check your plan and billing details",
+            type="exceeded_current_quota_error",
+        ),
+        (Kind.BILLING, None, None, None),
+    ),
+    (
+        "moonshot",
+        429,
+        error(
+            message="Your account 1 / proj-1 <ak-1> request reached project TPM rate "
+            "limit, current: 1410, limit: 100, see https://platform.moonshot.cn",
+            type="rate_limit_reached_error",
+        ),
+        (Kind.THROTTLED, "tokens", MINUTE, None),
+    ),
+    (
+        "openrouter",
+        403,
+        error(
+            code=403,
+            message="Key limit exceeded.",
+            metadata={"limit_source": "openrouter_key_limit"},
+        ),
+        (Kind.BILLING, None, None, None),
+    ),
+    (
+        "together",
+        429,
+        error(
+            message="You have been rate limited. Your rate limit is 60 queries per "
+            "minute. Please navigate to https://api.together.xyz/settings/billing",
+            type="credit_limit",
+        ),
+        (Kind.THROTTLED, "requests", MINUTE, None),
+    ),
+    (
+        "fireworks",
+        429,
+        {
+            "error": "Too Many Requests",
+            "message": "You have exceeded your usage limits. Please try again later.",
+        },
+        (Kind.THROTTLED, None, None, None),
+    ),
     (
         "azure",
         429,
@@ -292,7 +442,19 @@ RECORDED = [
         "cohere",
         429,
         {"message": "You are past the per minute request limit, please wait."},
-        (Kind.THROTTLED, None, None, None),
+        (Kind.THROTTLED, "requests", MINUTE, None),
+    ),
+    (
+        "cohere",
+        429,
+        {"message": COHERE_TRIAL.format("20 API calls / minute")},
+        (Kind.THROTTLED, "requests", MINUTE, None),
+    ),
+    (
+        "cohere",
+        429,
+        {"message": COHERE_TRIAL.format("1000 API calls / month")},
+        (Kind.STOPPED, "requests", MONTH, None),
     ),
     (
         "cohere",
@@ -315,6 +477,10 @@ def test_an_error_means_what_the_provider_meant(
     read = judge(provider, status, body)
 
     assert expected == (read.kind, read.unit, read.window_us, read.retry_after_us)
+
+
+def test_of_every_provider_an_error_is_recorded() -> None:
+    assert set(PROVIDERS) == {provider for provider, *_ in RECORDED}
 
 
 def test_what_is_billing_for_one_is_a_limit_for_another() -> None:

@@ -441,3 +441,37 @@ def test_no_usage_on_cue_leaves_the_usage_out() -> None:
     body = chat(simulator("10 rpm"), "no-usage", messages=ROLES).json()
 
     assert "usage" not in body
+
+
+def test_several_choices_are_several_answers_that_all_count() -> None:
+    provider = Simulator("openai", ["60 rpm", "1000 tpm"], clock=ManualClock())
+    response = chat(provider, "output=4", n=3, max_tokens=100)
+    body = response.json()
+    words = [one["message"]["content"].split() for one in body["choices"]]
+
+    assert [0, 1, 2] == [one["index"] for one in body["choices"]]
+    assert [4, 4, 4] == list(map(len, words))
+    assert 12 == body["usage"]["completion_tokens"]
+    assert "700" == response.headers["x-ratelimit-remaining-tokens"]
+
+
+def test_several_choices_of_a_stream_come_in_turn_and_each_ends() -> None:
+    response = chat(
+        Simulator("openai"),
+        "output=2",
+        n=2,
+        stream=True,
+        stream_options={"include_usage": True},
+    )
+    *chunks, (_, last), (_, done) = events(response)
+    choices = [one["choices"][0] for _, one in chunks]
+
+    assert [0, 1, 0, 1, 0, 1, 0, 1] == [one["index"] for one in choices]
+    assert ["stop", "stop"] == [one["finish_reason"] for one in choices[-2:]]
+    assert (4, "[DONE]") == (last["usage"]["completion_tokens"], done)
+
+
+def test_more_choices_than_openai_gives_are_a_bad_request() -> None:
+    response = chat(Simulator("openai"), n=129)
+
+    assert (400, "n") == (response.status_code, response.json()["error"]["param"])

@@ -196,9 +196,10 @@ def test_azure_that_is_busy_says_so_with_a_429() -> None:
 
 
 def test_another_provider_is_played_in_openais_shapes_under_its_own_name() -> None:
-    provider = Simulator("together", ["10 rpm"])
+    provider = Simulator("my-relay", ["10 rpm"])
 
-    assert provider.dialect.name == "together"
+    assert provider.dialect.name == "my-relay"
+    assert provider.dialect.key_variable == "MY_RELAY_API_KEY"
     assert chat(provider).json()["object"] == "chat.completion"
 
 
@@ -206,7 +207,7 @@ def test_another_provider_is_played_in_openais_shapes_under_its_own_name() -> No
     ("name", "said"),
     [
         ("opnai", "did you mean 'openai'"),
-        ("cohere", "does not speak cohere's own shapes yet"),
+        ("cohers", "did you mean 'cohere'"),
         ("no/name", "is not a provider"),
         ("", "is not a provider"),
     ],

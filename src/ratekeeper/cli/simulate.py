@@ -116,9 +116,10 @@ def simulate(
 ) -> int:
     """Serve a simulated PROVIDER that really enforces its limits.
 
-    PROVIDER is openai, anthropic, deepseek, holysheep, or any provider that speaks as
-    OpenAI does. One request can ask for a fault of its own with the header x-simulate:
-    "status=529", "cut=3", "latency=2, pace=0.1".
+    PROVIDER is one of openai, anthropic, azure, bedrock, cohere, dashscope, deepseek,
+    fireworks, gemini, groq, holysheep, mistral, moonshot, openrouter, together, vertex,
+    xai and zhipu; another name speaks as OpenAI does. One request can ask for a fault
+    of its own with the header x-simulate: "status=529", "cut=3", "latency=2, pace=0.1".
     """
     from ratekeeper.simulator.cues import FaultPlan
     from ratekeeper.simulator.server import Simulator, serving

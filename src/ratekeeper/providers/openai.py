@@ -107,6 +107,8 @@ class OpenAIShapes:
         if isinstance(choices, list):
             for choice in choices:
                 text += _choice_size(choice)
+                if not isinstance(usage, dict) and isinstance(choice, dict):
+                    usage = choice.get("usage")  # where Moonshot's streams have it
         return shapes.Glimpse(
             usage=usage if isinstance(usage, dict) else None,
             text=text,

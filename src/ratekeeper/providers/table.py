@@ -109,6 +109,7 @@ _TOGETHER_ROWS = (
         window_us=SECOND,
         limit="x-tokenlimit-limit",
         remaining="x-tokenlimit-remaining",
+        reset="x-ratelimit-reset",  # of whichever limit is reached
     ),
 )
 _FIREWORKS_ROWS = tuple(
@@ -262,6 +263,16 @@ _ALL = (
         shows=(),
         errors=(
             *_GOOGLE_QUOTAS,
+            *(  # Claude's quotas are the project's own
+                Row(
+                    Kind.THROTTLED,
+                    on(429),
+                    text=words(rf"online_prediction_{unit}_per_"),
+                    unit=unit,
+                    window_us=MINUTE,
+                )
+                for unit in ("requests", "tokens", "input_tokens", "output_tokens")
+            ),
             # Its quota is shared by all: others' calls, not too many of one's own.
             Row(Kind.OVERLOADED, on(429), text=words("Resource (?:has been )?exhaust")),
         ),
@@ -310,7 +321,11 @@ _ALL = (
         key_min_length=40,
         key_url="https://console.x.ai",
         shows=(),
-        errors=(Row(Kind.THROTTLED, on(200), codes=words("resource-exhausted")),),
+        errors=(
+            Row(Kind.BILLING, on(429), text=words("used all available credits")),
+            Row(Kind.THROTTLED, on(200), codes=words("resource-exhausted")),
+            Row(Kind.UNAUTHORIZED, on(400), text=words("Incorrect API key")),
+        ),
     ),
     Provider(
         name="openrouter",
@@ -326,6 +341,13 @@ _ALL = (
                 Kind.THROTTLED,
                 on(402),
                 codes=words("in_flight_budget_exhausted|openrouter_in_flight_budget"),
+            ),
+            Row(
+                Kind.BILLING,
+                on(403),
+                codes=words(
+                    "openrouter_(?:guardrail_budget|workspace_budget|key_limit)"
+                ),
             ),
             Row(
                 Kind.STOPPED,
@@ -430,6 +452,13 @@ _ALL = (
                 unit="requests",
             ),
             Row(Kind.THROTTLED, codes=words("dynamic_token_limited"), unit="tokens"),
+            Row(
+                Kind.THROTTLED,
+                on(429),
+                text=words("queries per minute"),
+                unit="requests",
+                window_us=MINUTE,
+            ),
             Row(Kind.REJECTED, on(403), text=words("context|too long")),
         ),
     ),
@@ -475,7 +504,17 @@ _ALL = (
                 text=words("Too many requests"),
                 unit="requests",
             ),
-            Row(Kind.THROTTLED, codes=words(_THROTTLING)),
+            Row(
+                Kind.THROTTLED,
+                codes=words(f"{_THROTTLING}|ServiceQuotaExceededException"),
+            ),
+            Row(
+                Kind.UNAUTHORIZED,
+                codes=words(
+                    "UnrecognizedClientException|InvalidClientTokenId"
+                    "|ExpiredTokenException"
+                ),
+            ),
         ),
         code_header="x-amzn-errortype",
         refunds=_TOKENS,
@@ -491,6 +530,21 @@ _ALL = (
         key_min_length=32,
         key_url="https://dashboard.cohere.com/api-keys",
         shows=_COHERE_ROWS,
+        errors=(
+            Row(
+                Kind.STOPPED,
+                text=words("API calls / month"),
+                unit="requests",
+                window_us=MONTH,
+            ),
+            Row(
+                Kind.THROTTLED,
+                text=words("per minute request limit|API calls / minute"),
+                unit="requests",
+                window_us=MINUTE,
+            ),
+            Row(Kind.THROTTLED, text=words("token rate limit exceeded")),
+        ),
     ),
     Provider(
         name="holysheep",

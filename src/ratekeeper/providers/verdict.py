@@ -111,7 +111,10 @@ ROWS: tuple[Row, ...] = (
     Row(
         Kind.THROTTLED,
         _STREAM,
-        codes=words("[a-z_]*rate_limit(?:_error|_exceeded|ed|ed_error|_reached_error)"),
+        codes=words(
+            "[a-z_]*rate_limit(?:_error|_exceeded|ed|ed_error|_reached_error)"
+            "|too_many_requests|quota_exceeded"
+        ),
     ),
     # who asks
     Row(Kind.UNAUTHORIZED, on(401)),

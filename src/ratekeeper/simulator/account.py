@@ -67,7 +67,7 @@ class Account:
             self.stats.banned += 1
             return self._in_vain(call, _banned(call, banned_us), now)
         if cue.trouble is not None and (cue.status or 0) < _SERVER_FAULT:
-            return self._in_vain(call, on_cue(cue.trouble, cue, call), now)
+            return self._in_vain(call, self.on_cue(cue.trouble, cue, call), now)
         costs = self.dialect.costs(call)
         verdict = self.enforcer.admit(costs, now)
         if isinstance(verdict, Refused):
@@ -106,6 +106,25 @@ class Account:
         self.enforcer.release(admitted)
         self.stats.left()
 
+    def on_cue(self, trouble: Trouble, cue: Cue, call: Call) -> Problem:
+        """Write the problem that a cue asks for; a 429 names the first limit."""
+        wait_us = cue.retry_after_us
+        if wait_us is None and trouble in {Trouble.THROTTLED, Trouble.SLOW_DOWN}:
+            wait_us = _HINT_US
+        refused = None
+        if trouble is Trouble.THROTTLED:
+            rule = self.enforcer.rules[0]
+            refused = Refused(
+                rule=rule, wait_us=wait_us, never=False, requested=1, used=rule.amount
+            )
+        return Problem(
+            trouble=trouble,
+            status=cue.status,
+            model=call.model,
+            refused=refused,
+            wait_us=wait_us,
+        )
+
     def limit_headers(self, cue: Cue) -> Headers:
         """Write how the limits stand now, unless the cue leaves that out."""
         if cue.no_headers:
@@ -116,21 +135,11 @@ class Account:
     def failure(self, problem: Problem, cue: Cue, request_id: str) -> Reply:
         """Write the response for a call that fails."""
         now = self.now_us()
-        problem = dataclasses.replace(problem, request_id=request_id)
+        problem = dataclasses.replace(problem, request_id=request_id, now_us=now)
         if not cue.no_headers:
             return self.dialect.failure(problem, self.enforcer.standing(now), now)
         problem = dataclasses.replace(problem, wait_us=None)
         return self.dialect.failure(problem, [], now)
-
-
-def on_cue(trouble: Trouble, cue: Cue, call: Call) -> Problem:
-    """Write the problem that a cue asks for."""
-    wait_us = cue.retry_after_us
-    if wait_us is None and trouble in {Trouble.THROTTLED, Trouble.SLOW_DOWN}:
-        wait_us = _HINT_US
-    return Problem(
-        trouble=trouble, status=cue.status, model=call.model, wait_us=wait_us
-    )
 
 
 def _refusal(call: Call, refused: Refused) -> Problem:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ratekeeper.simulator import counting
 from ratekeeper.simulator.dialect import (
+    SERVER_SENT_EVENTS,
     Answer,
     BadRequest,
     Call,
@@ -233,6 +234,10 @@ class Anthropic:
             end["usage"] = {"output_tokens": answer.tokens}
         yield Event(_event("message_delta", end), answer.tokens)
         yield Event(_event("message_stop", {}), answer.tokens)
+
+    def stream_type(self, call: Call) -> str:  # noqa: ARG002 - the same for all
+        """Return the content type of a stream."""
+        return SERVER_SENT_EVENTS
 
     def keep_alive(self, *, stream: bool) -> bytes:
         """Write what is sent while a call waits: a ping, or white space."""

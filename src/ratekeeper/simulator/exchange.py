@@ -62,6 +62,7 @@ class Exchange:
             name.decode("latin-1").lower(): value.decode("latin-1")
             for name, value in scope["headers"]
         }
+        self.headers[":path"] = self.path  # as HTTP/2 has it: for some, the model
         self._transport = scope.get("state", {}).get(TRANSPORT)
         self._receive = receive
         self._send = send

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from ratekeeper.simulator.enforcer import Refused, Standing
 
-_PATH = re.compile(r"/v1(?:beta)?/models/[^/:]+:(?P<method>[A-Za-z]+)")
+_PATH = re.compile(r"/v1(?:beta)?/models/(?P<model>[^/:]+):(?P<method>[A-Za-z]+)")
 _METHODS = {
     "generateContent": Endpoint.GENERATE,
     "streamGenerateContent": Endpoint.STREAM_GENERATE,
@@ -46,7 +46,7 @@ _DAY_US = 86_400_000_000
 _SHORT_US = 60_000_000  # the longest hint it gives
 
 # Status of HTTP, its own name for it, and the text.
-_WORDS: Mapping[Trouble, tuple[int, str, str]] = {
+GOOGLE_WORDS: Mapping[Trouble, tuple[int, str, str]] = {
     Trouble.UNAUTHORIZED: (
         400,
         "INVALID_ARGUMENT",
@@ -77,15 +77,18 @@ class Gemini(OpenAI):
     name = "gemini"
     base_path = "/v1beta/openai"
     key_variable = "GEMINI_API_KEY"
-    usual_limits = (
+    usual_limits: Sequence[str] = (
         "10 rpm",
         "250k tpm",
         "250 requests/day resets 00:00 America/Los_Angeles",
     )
 
+    path: re.Pattern[str] = _PATH  # of its own API: model and method
+    words: Mapping[Trouble, tuple[int, str, str]] = GOOGLE_WORDS
+
     def route(self, method: str, path: str) -> Endpoint | None:
         """Tell what a path does: its own, or OpenAI's below `/v1beta/openai`."""
-        own = _PATH.fullmatch(path)
+        own = self.path.fullmatch(path)
         if own is not None:
             return _METHODS.get(own["method"]) if method == "POST" else None
         return super().route(method, path.removeprefix("/v1beta/openai"))
@@ -95,7 +98,7 @@ class Gemini(OpenAI):
         return headers.get("x-goog-api-key", "").strip() or bearer(headers)
 
     def read(self, endpoint: Endpoint, body: bytes, headers: Mapping[str, str]) -> Call:
-        """Read a request; raises `BadRequest`."""
+        """Read a request, its model in the path; raises `BadRequest`."""
         if endpoint not in _NATIVE:
             return super().read(endpoint, body, headers)
         request = read_object(body)
@@ -111,12 +114,17 @@ class Gemini(OpenAI):
             raise BadRequest(message)
         return Call(
             endpoint=endpoint,
-            model="gemini-simulated",
+            model=self.model(headers),
             stream=endpoint is Endpoint.STREAM_GENERATE,
             input_tokens=truth,
             estimate=estimate,
             max_output=read_count(bounds or {}, "maxOutputTokens"),
         )
+
+    def model(self, headers: Mapping[str, str]) -> str:
+        """Return the model that the path of a request names."""
+        own = self.path.fullmatch(headers.get(":path", ""))
+        return "gemini-simulated" if own is None else own["model"]
 
     def costs(self, call: Call) -> dict[str, int]:
         """Take one request, and the tokens of its input."""
@@ -136,7 +144,7 @@ class Gemini(OpenAI):
         """Write a whole answer."""
         if call.endpoint is Endpoint.COUNT_TOKENS:
             return to_json({"totalTokens": call.input_tokens})
-        if call.endpoint is not Endpoint.GENERATE:
+        if call.endpoint not in _NATIVE:
             return super().answer(call, answer)
         finish = "MAX_TOKENS" if answer.truncated else "STOP"
         text = "".join(answer.words)
@@ -154,7 +162,7 @@ class Gemini(OpenAI):
 
     def stream_error(self, call: Call, problem: Problem) -> bytes:  # noqa: ARG002 - the same for all
         """Write an error into a stream that has begun with 200."""
-        return _event(_error(problem), 0).data
+        return _event(self.error_body(problem), 0).data
 
     def failure(
         self,
@@ -163,7 +171,7 @@ class Gemini(OpenAI):
         now: int,  # noqa: ARG002
     ) -> Reply:
         """Write an error response; its body tells all."""
-        error = _error(problem)
+        error = self.error_body(problem)
         return Reply(
             status=error["error"]["code"],
             headers=[("content-type", "application/json; charset=UTF-8")],
@@ -173,6 +181,26 @@ class Gemini(OpenAI):
     def id_headers(self, request_id: str) -> Headers:  # noqa: ARG002 - it names none
         """Write nothing."""
         return []
+
+    def error_body(self, problem: Problem) -> dict[str, Any]:
+        """Write an error, and in its details which quota is used up."""
+        error = self.status_of(problem)
+        if problem.trouble is Trouble.UNAUTHORIZED:
+            reason = {"@type": f"{_TYPES}ErrorInfo", "reason": "API_KEY_INVALID"}
+            error["details"] = [reason]
+        if problem.refused is not None:
+            error["message"] += _said(problem.refused)
+            error["details"] = _details(problem, problem.refused)
+        return {"error": error}
+
+    def status_of(self, problem: Problem) -> dict[str, Any]:
+        """Write code, text and status of an error, as Google's APIs do."""
+        status, name, text = self.words.get(problem.trouble, _EXHAUSTED)
+        return {
+            "code": problem.status or status,
+            "message": problem.message or text,
+            "status": name,
+        }
 
 
 def _message(content: object) -> object:
@@ -213,22 +241,6 @@ def _part(
 
 def _event(value: object, tokens: int) -> Event:
     return Event(b"data: " + to_json(value) + b"\r\n\r\n", tokens)
-
-
-def _error(problem: Problem) -> dict[str, Any]:
-    status, name, text = _WORDS.get(problem.trouble, _EXHAUSTED)
-    error: dict[str, Any] = {
-        "code": problem.status or status,
-        "message": problem.message or text,
-        "status": name,
-    }
-    if problem.trouble is Trouble.UNAUTHORIZED:
-        reason = {"@type": f"{_TYPES}ErrorInfo", "reason": "API_KEY_INVALID"}
-        error["details"] = [reason]
-    if problem.refused is not None:
-        error["message"] += _said(problem.refused)
-        error["details"] = _details(problem, problem.refused)
-    return {"error": error}
 
 
 def _said(refused: Refused) -> str:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ratekeeper.simulator import openai_requests, openai_responses
 from ratekeeper.simulator.dialect import (
+    SERVER_SENT_EVENTS,
     Answer,
     Call,
     Endpoint,
@@ -54,6 +55,7 @@ class OpenAI:
     refunded: Sequence[str] = ()
     wordings: Mapping[Trouble, Wording] = WORDINGS
     usage_at_end = False  # of a stream: in the chunk that ends it, asked for or not
+    usage_in_choice = False  # and there inside the choice
 
     def route(self, method: str, path: str) -> Endpoint | None:
         """Tell what a path does, with or without the leading `/v1`."""
@@ -81,7 +83,8 @@ class OpenAI:
         """Take one request, and the greater of max_tokens and the estimated input."""
         if call.endpoint is Endpoint.MODELS:
             return {}
-        return {"requests": 1, "tokens": max(call.max_output or 0, call.estimate)}
+        most = (call.max_output or 0) * call.choices
+        return {"requests": 1, "tokens": max(most, call.estimate)}
 
     def used(self, call: Call, output_tokens: int) -> dict[str, int]:
         """Count every token, in and out."""
@@ -117,7 +120,7 @@ class OpenAI:
         if call.endpoint is Endpoint.RESPONSES:
             yield from openai_responses.stream(call, answer)
             return
-        frame = {
+        frame: dict[str, Any] = {
             "id": f"chatcmpl-{answer.request_id}",
             "object": "chat.completion.chunk",
             "created": answer.created,
@@ -125,20 +128,28 @@ class OpenAI:
             "service_tier": "default",
             "system_fingerprint": "fp_simulated",
         }
-        usage = {"usage": None} if call.include_usage else {}
+        if call.include_usage:
+            frame["usage"] = None
         opening = {"role": "assistant", "content": "", "refusal": None}
-        yield _chunk(frame, opening, None, usage, 0)
-        for text, tokens in answer.pieces():
-            yield _chunk(frame, {"content": text}, None, usage, tokens)
+        for index in range(call.choices):
+            yield _chunk(frame, _choice(index, opening), 0)
+        for index, text, tokens in answer.pieces_of_all():
+            yield _chunk(frame, _choice(index, {"content": text}), tokens)
         finish = "length" if answer.truncated else "stop"
-        last_words = usage
-        if self.usage_at_end and answer.with_usage:
-            last_words = usage | self.closing(call, answer)
-        yield _chunk(frame, {}, finish, last_words, answer.tokens)
+        for index in range(call.choices):
+            last = _choice(index, {}, finish)
+            if self.usage_at_end and answer.with_usage and index == call.choices - 1:
+                place = last if self.usage_in_choice else frame
+                place |= self.closing(call, answer)
+            yield _chunk(frame, last, answer.tokens)
         if call.include_usage and answer.with_usage and not self.usage_at_end:
-            last = {**frame, "choices": [], "usage": usage_of(call, answer)}
-            yield Event(_data(last), answer.tokens)
+            frame |= {"choices": [], "usage": usage_of(call, answer)}
+            yield Event(data(frame), answer.tokens)
         yield Event(b"data: [DONE]\n\n", answer.tokens)
+
+    def stream_type(self, call: Call) -> str:  # noqa: ARG002 - Bedrock's differ
+        """Return the content type of a stream."""
+        return SERVER_SENT_EVENTS
 
     def keep_alive(self, *, stream: bool) -> bytes:
         """Write what is sent while a call waits: a comment, or an empty line."""
@@ -146,16 +157,20 @@ class OpenAI:
 
     def stream_error(self, call: Call, problem: Problem) -> bytes:
         """Write an error into a stream that has begun with 200."""
-        error = self._error(problem)
+        error = self.error(problem)
         if call.endpoint is Endpoint.RESPONSES:
             return openai_responses.failed(call, problem, error)
-        return _data(self.envelope(error))
+        return data(self.envelope(error, problem))
 
     def closing(self, call: Call, answer: Answer) -> dict[str, Any]:
         """Tell the usage in the chunk that ends a stream."""
         return {"usage": usage_of(call, answer)}
 
-    def envelope(self, error: dict[str, Any]) -> dict[str, Any]:
+    def envelope(
+        self,
+        error: dict[str, Any],
+        problem: Problem,  # noqa: ARG002 - some tell more of it
+    ) -> dict[str, Any]:
         """Write the body around an error."""
         return {"error": error}
 
@@ -163,19 +178,27 @@ class OpenAI:
         self, problem: Problem, standing: Sequence[Standing], now: int
     ) -> Reply:
         """Write an error response; limits stand in the headers of a throttled one."""
-        wording = self.wordings.get(problem.trouble)
-        status = problem.status or (429 if wording is None else wording.status)
         headers: Headers = [("content-type", "application/json")]
         headers += self.id_headers(problem.request_id)
         if problem.trouble in {Trouble.THROTTLED, Trouble.TOO_LARGE}:
             headers += self.limit_headers(standing, now)
-        if problem.wait_us is not None:
-            headers.append(("retry-after", whole_seconds(problem.wait_us)))
+        headers += self.hint_headers(problem)
         return Reply(
-            status=status,
+            status=self.status(problem),
             headers=headers,
-            body=to_json(self.envelope(self._error(problem))),
+            body=to_json(self.envelope(self.error(problem), problem)),
         )
+
+    def status(self, problem: Problem) -> int:
+        """Return the status of an error."""
+        wording = self.wordings.get(problem.trouble)
+        return problem.status or (429 if wording is None else wording.status)
+
+    def hint_headers(self, problem: Problem) -> Headers:
+        """Write how long to wait, where that is known."""
+        if problem.wait_us is None:
+            return []
+        return [("retry-after", whole_seconds(problem.wait_us))]
 
     def id_headers(self, request_id: str) -> Headers:
         """Name the request, as every response does."""
@@ -184,7 +207,8 @@ class OpenAI:
             headers.append(("openai-organization", "org-simulated"))
         return headers
 
-    def _error(self, problem: Problem) -> dict[str, Any]:
+    def error(self, problem: Problem) -> dict[str, Any]:
+        """Write what an error says."""
         if problem.refused is not None:
             return self.throttled(problem, problem.refused)
         wording = self.wordings.get(problem.trouble)
@@ -246,12 +270,6 @@ def usage_of(call: Call, answer: Answer) -> dict[str, Any]:
 
 
 def _completion(call: Call, answer: Answer) -> dict[str, Any]:
-    message: dict[str, Any] = {
-        "role": "assistant",
-        "content": "".join(answer.words),
-        "refusal": None,
-        "annotations": [],
-    }
     body = {
         "id": f"chatcmpl-{answer.request_id}",
         "object": "chat.completion",
@@ -259,11 +277,17 @@ def _completion(call: Call, answer: Answer) -> dict[str, Any]:
         "model": call.model,
         "choices": [
             {
-                "index": 0,
-                "message": message,
+                "index": index,
+                "message": {
+                    "role": "assistant",
+                    "content": "".join(words),
+                    "refusal": None,
+                    "annotations": [],
+                },
                 "logprobs": None,
                 "finish_reason": "length" if answer.truncated else "stop",
             }
+            for index, words in enumerate(answer.choices)
         ],
         "service_tier": "default",
         "system_fingerprint": "fp_simulated",
@@ -302,16 +326,16 @@ def _models(owner: str) -> dict[str, Any]:
     }
 
 
-def _data(value: object) -> bytes:
+def data(value: object) -> bytes:
+    """Write a server-sent event without a name."""
     return b"data: " + to_json(value) + b"\n\n"
 
 
-def _chunk(
-    frame: dict[str, Any],
-    delta: dict[str, Any],
-    finish: str | None,
-    usage: dict[str, Any],
-    tokens: int,
-) -> Event:
-    choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
-    return Event(_data({**frame, "choices": [choice], **usage}), tokens)
+def _choice(
+    index: int, delta: dict[str, Any], finish: str | None = None
+) -> dict[str, Any]:
+    return {"index": index, "delta": delta, "logprobs": None, "finish_reason": finish}
+
+
+def _chunk(frame: dict[str, Any], choice: dict[str, Any], tokens: int) -> Event:
+    return Event(data({**frame, "choices": [choice]}), tokens)

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _LONGEST_VECTOR = 4096
+_MOST_CHOICES = 128  # OpenAI's own bound
 _MOST_INPUTS = 2048  # texts in one embeddings request, OpenAI's own bound
 
 _CHAT_BOUNDS: Sequence[str] = ("max_completion_tokens", "max_tokens")
@@ -50,6 +51,10 @@ def _read_chat(endpoint: Endpoint, model: str, request: dict[str, Any]) -> Call:
     if stream is not None and not isinstance(stream, bool):
         message = "Invalid type for 'stream': expected a boolean."
         raise BadRequest(message, param="stream")
+    choices = 1 if responses else read_count(request, "n") or 1
+    if choices > _MOST_CHOICES:
+        message = f"Invalid 'n': expected at most {_MOST_CHOICES}."
+        raise BadRequest(message, param="n")
     options = request.get("stream_options")
     return Call(
         endpoint=endpoint,
@@ -60,6 +65,7 @@ def _read_chat(endpoint: Endpoint, model: str, request: dict[str, Any]) -> Call:
         input_tokens=truth,
         estimate=estimate,
         max_output=asked[0] if asked else None,
+        choices=choices,
     )
 
 

@@ -10,12 +10,12 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from ratekeeper.simulator import counting
-from ratekeeper.simulator.account import Account, on_cue
 from ratekeeper.simulator.cues import MOST_OUTPUT, Cue
 from ratekeeper.simulator.dialect import Answer, Call, Endpoint, Trouble
 from ratekeeper.simulator.rules import SECOND_US
 
 if TYPE_CHECKING:
+    from ratekeeper.simulator.account import Account
     from ratekeeper.simulator.dialect import Headers, Problem
     from ratekeeper.simulator.enforcer import Admitted
     from ratekeeper.simulator.exchange import Exchange
@@ -70,7 +70,7 @@ class Turn:
         """Answer or fail, and settle what was used."""
         account, cue, call = self._account, self._cue, self._call
         if cue.trouble is not None:
-            problem = on_cue(cue.trouble, cue, call)
+            problem = account.on_cue(cue.trouble, cue, call)
             await refuse(self._exchange, account, problem, cue, self._request_id)
             return
         answer = self._answer()
@@ -88,11 +88,15 @@ class Turn:
         wanted = source.randint(*_USUAL_OUTPUT) if cue.output is None else cue.output
         if call.endpoint in _WITHOUT_WORDS:
             wanted = 0
-        most = MOST_OUTPUT if call.max_output is None else call.max_output
+        most = MOST_OUTPUT // call.choices
+        if call.max_output is not None:
+            most = min(most, call.max_output)
+        said = [counting.words(min(wanted, most), source) for _ in range(call.choices)]
         return Answer(
             request_id=self._request_id,
             created=self._account.now_us() // SECOND_US,
-            words=counting.words(min(wanted, most), source),
+            words=said[0],
+            others=said[1:],
             truncated=wanted > most,
             with_usage=not cue.no_usage,
             cached_tokens=cue.cached or 0,
@@ -151,7 +155,7 @@ class Turn:
     async def _stream(self, answer: Answer, admitted: Admitted) -> None:
         """Send an answer as it is generated."""
         head = [
-            ("content-type", "text/event-stream; charset=utf-8"),
+            ("content-type", self._account.dialect.stream_type(self._call)),
             ("cache-control", "no-cache"),
         ]
         await self._begin(head, admitted, 0)
@@ -173,8 +177,13 @@ class Turn:
 
     async def _break_off(self) -> None:
         """End a stream that began well with an error."""
-        problem = on_cue(self._cue.reason or Trouble.OVERLOADED, self._cue, self._call)
-        problem = dataclasses.replace(problem, request_id=self._request_id)
+        account, cue = self._account, self._cue
+        trouble = cue.reason or Trouble.OVERLOADED
+        problem = dataclasses.replace(
+            account.on_cue(trouble, cue, self._call),
+            request_id=self._request_id,
+            now_us=account.now_us(),
+        )
         error = self._account.dialect.stream_error(self._call, problem)
         await self._exchange.finish(error)
 

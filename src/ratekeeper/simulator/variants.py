@@ -10,7 +10,6 @@ from ratekeeper.simulator.dialect import (
     Endpoint,
     Headers,
     Problem,
-    Reply,
     Trouble,
     bearer,
     go_duration,
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
     from ratekeeper.simulator.enforcer import Refused, Standing
 
 _INVALID = "invalid_request_error"
-_KEY_VARIABLES = {"zhipu": "ZHIPUAI_API_KEY"}
 _MINUTE_US = 60_000_000
 _DAY_US = 24 * 60 * _MINUTE_US
 
@@ -113,8 +111,7 @@ class OpenAIShaped(OpenAI):
 
     def __init__(self, name: str) -> None:
         self.name = name
-        plain = f"{name.upper().replace('-', '_')}_API_KEY"
-        self.key_variable = _KEY_VARIABLES.get(name, plain)
+        self.key_variable = f"{name.upper().replace('-', '_')}_API_KEY"
 
 
 class Reserving(OpenAI):
@@ -124,7 +121,8 @@ class Reserving(OpenAI):
         """Take one request, the estimated input, and all that may be generated."""
         if call.endpoint is Endpoint.MODELS:
             return {}
-        return {"requests": 1, "tokens": call.estimate + (call.max_output or 0)}
+        most = (call.max_output or 0) * call.choices
+        return {"requests": 1, "tokens": call.estimate + most}
 
 
 class Groq(Reserving):
@@ -230,7 +228,11 @@ class Mistral(Reserving):
             "code": "1300",
         }
 
-    def envelope(self, error: dict[str, Any]) -> dict[str, Any]:
+    def envelope(
+        self,
+        error: dict[str, Any],
+        problem: Problem,  # noqa: ARG002 - all is in the error
+    ) -> dict[str, Any]:
         """Write an error as the body itself."""
         return {"object": "error", **error}
 
@@ -304,12 +306,9 @@ class Azure(Reserving):
         )
         return {"code": "429", "message": text}
 
-    def failure(
-        self, problem: Problem, standing: Sequence[Standing], now: int
-    ) -> Reply:
-        """Write an error response, with its wait in milliseconds too."""
-        reply = super().failure(problem, standing, now)
+    def hint_headers(self, problem: Problem) -> Headers:
+        """Write how long to wait, in milliseconds too."""
+        headers = super().hint_headers(problem)
         if problem.wait_us is not None:
-            millis = str(-(-problem.wait_us // 1000))
-            reply.headers.append(("retry-after-ms", millis))
-        return reply
+            headers.append(("retry-after-ms", str(-(-problem.wait_us // 1000))))
+        return headers
