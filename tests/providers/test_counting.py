@@ -7,8 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ratekeeper.providers import counting
-from ratekeeper.providers.counting import UNSET_OUTPUT
-from ratekeeper.providers.facts import Counting, Endpoint, RequestFacts, Usage
+from ratekeeper.providers.facts import (
+    UNSET_OUTPUT,
+    Counting,
+    Endpoint,
+    RequestFacts,
+    Usage,
+)
 
 FACTS = RequestFacts(endpoint=Endpoint.CHAT, input_tokens=100, max_output=400)
 SHORT = RequestFacts(endpoint=Endpoint.CHAT, input_tokens=100, max_output=30)

@@ -12,6 +12,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from ratekeeper.client.decode import decode_head, decoder
+from ratekeeper.client.lessons import lessons_of
 from ratekeeper.client.tries import Tries
 from ratekeeper.core import units
 from ratekeeper.core.limits import CONCURRENT
@@ -50,6 +51,7 @@ class Counter:
         self.limiter = limiter
         self.provider = provider
         self.tries = Tries(provider.name)
+        self.lessons = lessons_of(limiter._store)  # noqa: SLF001 - learned beside it
         self.now_us: Callable[[], int] = limiter._store.now_us  # noqa: SLF001 - readings are in its time
         self.units = frozenset(provider.costs(_ANY).reserved)
         for limit in limiter.limits:
@@ -84,6 +86,7 @@ class Counter:
             )
             raise ConfigError(msg)
         facts = self.provider.read_request(method, path, body)
+        facts = self.lessons.corrected(self.provider.name, facts, options.get("key"))
         costs = self.provider.costs(facts)
         also = tuple(options.get("also", ()))
         fronts = [self.limiter, *(front for front, _ in also)]
@@ -197,6 +200,9 @@ class Attempt:
         else:
             actual = provider.charged(facts, usage)
         if failure is None:
+            if usage is not None:
+                key = self._ask.terms.get("key")
+                self._counter.lessons.learn(provider.name, facts, key, usage)
             grant.settle(**actual)
         else:
             _turned_away(grant, failure, actual or self._unused(failure))

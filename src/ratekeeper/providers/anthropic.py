@@ -6,14 +6,8 @@ import re
 from typing import TYPE_CHECKING
 
 from ratekeeper.providers import shapes
-from ratekeeper.providers.estimate import (
-    ANY_TOOLS,
-    PER_MESSAGE,
-    PER_TOOL,
-    Prompt,
-    family_of,
-)
-from ratekeeper.providers.facts import Endpoint, RequestFacts, Usage
+from ratekeeper.providers.estimate import ANY_TOOLS, PER_MESSAGE, Prompt
+from ratekeeper.providers.facts import Endpoint, Estimate, RequestFacts, Usage
 
 if TYPE_CHECKING:
     from ratekeeper.providers.shapes import Glimpse, Json
@@ -44,12 +38,13 @@ class AnthropicShapes:
             return shapes.unreadable(endpoint, body)
         on_vertex = _VERTEX.search(path)
         model = shapes.model_of(request) if on_vertex is None else on_vertex[1]
-        put = _input_tokens(request, model)
+        estimate = _estimate(request, model, margin)
         return RequestFacts(
             endpoint=endpoint,
             model=model,
             stream=request.get("stream") is True,
-            input_tokens=shapes.raised(put, margin),
+            input_tokens=estimate.upper(),
+            estimate=estimate,
             max_output=shapes.count(request, "max_tokens"),
         )
 
@@ -124,14 +119,12 @@ def _endpoint(method: str, path: str) -> Endpoint:
     return Endpoint.OTHER
 
 
-def _input_tokens(request: Json, model: str) -> int:
+def _estimate(request: Json, model: str, margin: int) -> Estimate:
     prompt = Prompt(model=model)
     for name in _PROMPT:
         prompt.add(request.get(name))
-    messages = request.get("messages")
-    frames = 1 + (len(messages) if isinstance(messages, list) else 0)
-    frame = PER_MESSAGE * frames
-    tools = request.get("tools")
-    if isinstance(tools, list) and tools:
-        frame += ANY_TOOLS + PER_TOOL * len(tools)
-    return prompt.tokens(family_of(model)) + frame
+    frame = PER_MESSAGE * (1 + shapes.length(request, "messages"))
+    prompt.tools = shapes.length(request, "tools")
+    if prompt.tools:
+        frame += ANY_TOOLS
+    return prompt.estimate(frame=frame, margin=margin)

@@ -10,14 +10,8 @@ import urllib.parse
 from typing import TYPE_CHECKING
 
 from ratekeeper.providers import shapes
-from ratekeeper.providers.estimate import (
-    ANY_TOOLS,
-    PER_MESSAGE,
-    PER_TOOL,
-    Prompt,
-    family_of,
-)
-from ratekeeper.providers.facts import Endpoint, RequestFacts, Usage
+from ratekeeper.providers.estimate import ANY_TOOLS, PER_MESSAGE, Prompt
+from ratekeeper.providers.facts import Endpoint, Estimate, RequestFacts, Usage
 
 if TYPE_CHECKING:
     from ratekeeper.providers.shapes import Glimpse, Json
@@ -48,14 +42,15 @@ class BedrockShapes:
         if request is None:
             return shapes.unreadable(endpoint, body)
         model = _model(match[1])
-        put = _input_tokens(request, model)
+        estimate = _estimate(request, model, margin)
         bounds = shapes.inner(request, "inferenceConfig")
         name = "maxTokens" if endpoint is Endpoint.CONVERSE else "max_tokens"
         return RequestFacts(
             endpoint=endpoint,
             model=model,
             stream=what.endswith("stream"),
-            input_tokens=shapes.raised(put, margin),
+            input_tokens=estimate.upper(),
+            estimate=estimate,
             max_output=shapes.count({**request, **bounds}, name),
         )
 
@@ -119,22 +114,22 @@ def _said(block: Json) -> int:
     return sum(map(shapes.size, (block.get("text"), thought.get("text"), called)))
 
 
-def _input_tokens(request: Json, model: str) -> int:
+def _estimate(request: Json, model: str, margin: int) -> Estimate:
     prompt = Prompt(model=model)
-    tools = request.get("tools")
-    tools = tools or shapes.inner(request, "toolConfig").get("tools")
+    config = request if request.get("tools") else shapes.inner(request, "toolConfig")
+    prompt.tools = shapes.length(config, "tools")
     messages = request.get("messages")
     listed = messages if isinstance(messages, list) else [messages]
     for message in listed:
         content = message.get("content") if isinstance(message, dict) else message
         for block in content if isinstance(content, list) else [content]:
             prompt.add(_block(block))
-    for value in (request.get("system"), tools):
+    for value in (request.get("system"), config.get("tools")):
         prompt.add(value)
     frame = PER_MESSAGE * (1 + len(listed))
-    if isinstance(tools, list) and tools:
-        frame += ANY_TOOLS + PER_TOOL * len(tools)
-    return prompt.tokens(family_of(model)) + frame
+    if prompt.tools:
+        frame += ANY_TOOLS
+    return prompt.estimate(frame=frame, margin=margin)
 
 
 def _block(block: object) -> object:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ratekeeper.providers import shapes
-from ratekeeper.providers.estimate import PER_MESSAGE, PER_TOOL, Prompt, family_of
-from ratekeeper.providers.facts import Endpoint, RequestFacts, Usage
+from ratekeeper.providers.estimate import PER_MESSAGE, Prompt
+from ratekeeper.providers.facts import Endpoint, Estimate, RequestFacts, Usage
 
 if TYPE_CHECKING:
     from ratekeeper.providers.shapes import Glimpse, Json
@@ -30,12 +30,13 @@ class CohereShapes:
         if request is None:
             return shapes.unreadable(Endpoint.COHERE_CHAT, body)
         model = shapes.model_of(request)
-        put = _input_tokens(request, model)
+        estimate = _estimate(request, model, margin)
         return RequestFacts(
             endpoint=Endpoint.COHERE_CHAT,
             model=model,
             stream=request.get("stream") is True,
-            input_tokens=shapes.raised(put, margin),
+            input_tokens=estimate.upper(),
+            estimate=estimate,
             max_output=shapes.count(request, "max_tokens"),
         )
 
@@ -106,12 +107,10 @@ def _error(value: Json) -> Json | None:
     return shapes.inner(value, "error") or None
 
 
-def _input_tokens(request: Json, model: str) -> int:
+def _estimate(request: Json, model: str, margin: int) -> Estimate:
     prompt = Prompt(model=model)
     for name in _PROMPT:
         prompt.add(request.get(name))
-    messages, tools = request.get("messages"), request.get("tools")
-    frames = 1 + (len(messages) if isinstance(messages, list) else 0)
-    count = len(tools) if isinstance(tools, list) else 0
-    frame = PER_MESSAGE * frames + PER_TOOL * count
-    return prompt.tokens(family_of(model)) + frame
+    prompt.tools = shapes.length(request, "tools")
+    frame = PER_MESSAGE * (1 + shapes.length(request, "messages"))
+    return prompt.estimate(frame=frame, margin=margin)

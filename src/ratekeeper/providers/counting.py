@@ -8,15 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ratekeeper.providers.facts import Costs, Counting, Endpoint
+from ratekeeper.providers.facts import UNSET_OUTPUT, Costs, Counting, Endpoint
 
 if TYPE_CHECKING:
     from ratekeeper.providers.facts import RequestFacts, Usage
-
-# Output held for a call that sets no bound of its own. The median answer of chat models
-# is some 300 tokens; three times that covers most, and what is above is charged when
-# the answer ends.
-UNSET_OUTPUT = 1000
 
 # Claude models whose cached input counts like any other.
 _CACHE_COUNTS = ("claude-3-5-haiku", "claude-haiku-3-5")
@@ -58,20 +53,23 @@ def costs(counting: Counting, facts: RequestFacts) -> Costs:
             charged=_units(1, put, put, 0),
             reserved=_units(1, put + most, put, most),
         )
+    sure = _sure_output(facts)
     if counting is Counting.INPUT:
-        alone = _units(1, put, put, most)
-        return Costs(charged=alone, reserved=alone)
+        return Costs(
+            charged=_units(1, put, put, sure), reserved=_units(1, put, put, most)
+        )
     if counting in _BOTH:
-        both = _units(1, put + most, put, most)
-        held = both
         if counting is Counting.BURNDOWN and facts.max_output is None:
-            unset = _BEDROCK_UNSET * facts.choices
-            held = _units(1, put + unset, put, unset)
-        return Costs(charged=both, reserved=held)
-    greater = _units(1, _greater(facts), put, most)
-    if counting is Counting.GREATER:
-        return Costs(charged=greater, reserved=greater)
-    return Costs(charged=greater, reserved=_units(1, put + most, put, most))
+            most = _BEDROCK_UNSET * facts.choices
+        return Costs(
+            charged=_units(1, put + sure, put, sure),
+            reserved=_units(1, put + most, put, most),
+        )
+    greater = _greater(facts)
+    held = greater if counting is Counting.GREATER else put + most
+    return Costs(
+        charged=_units(1, greater, put, sure), reserved=_units(1, held, put, most)
+    )
 
 
 def charged(
@@ -128,8 +126,14 @@ def _greater(facts: RequestFacts) -> int:
 
 
 def _most_output(facts: RequestFacts) -> int:
-    one = UNSET_OUTPUT if facts.max_output is None else facts.max_output
+    one = facts.likely_output if facts.max_output is None else facts.max_output
     return one * facts.choices
+
+
+def _sure_output(facts: RequestFacts) -> int:
+    """Return what is charged at once: a guess, however high, makes no call impossible."""
+    one = min(facts.likely_output, UNSET_OUTPUT)
+    return (one if facts.max_output is None else facts.max_output) * facts.choices
 
 
 def _units(requests: int, tokens: int, put: int, out: int) -> dict[str, int]:

@@ -11,9 +11,10 @@ from __future__ import annotations
 import dataclasses
 import json
 from operator import mul
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ratekeeper.providers import classes
+from ratekeeper.providers.facts import Estimate
 from ratekeeper.providers.images import image_tokens
 from ratekeeper.providers.weights import MODELS, MODERN, WEIGHTS
 
@@ -27,10 +28,12 @@ DOCUMENT = 3000  # a page, as Anthropic counts the densest
 BASE64_PER_TOKEN = 16  # of a document: some 50 KB and 3,000 tokens a page
 AUDIO_PER_TOKEN = 400  # 10 tokens a second; base64 of 24 kbit/s speech, the thinnest
 CHARS_PER_TOKEN = 4  # how providers guess at admission
+EXACT_MARGIN = 105  # of exact counts: a chat's template, a vocabulary's next version
 
 _WHOLE = 256 * 1024  # characters looked at; above, three slices stand for all
 _SLICE = 64 * 1024
 _LONGEST_NAME = 100
+_UNSEEN = 4  # times a prompt, at most, with what is not seen: no ratio learned is above
 
 
 # Exact counters, by family, for those who have the vocabularies; none unless asked for:
@@ -49,16 +52,26 @@ def family_of(model: str) -> str:
 
 def text_tokens(text: str, family: str = MODERN) -> int:
     """Estimate the tokens of a text; at most its UTF-8 bytes, however odd it is."""
-    return measure(text, family)[0]
+    return measure(text, family).tokens
 
 
-def measure(text: str, family: str = MODERN) -> tuple[int, str]:
-    """Estimate the tokens of a text, and say which kind of script it is in."""
+class Measure(NamedTuple):
+    """What a text comes to, how much of it by odd runs, its script and its bytes."""
+
+    tokens: int
+    odd: int
+    script: str
+    utf8_bytes: int
+
+
+def measure(text: str, family: str = MODERN) -> Measure:
+    """Estimate the tokens of a text, and say what kind of text it is."""
     weights = WEIGHTS[family]
     length = len(text)
     if length <= _WHOLE:
         counts = classes.count(text)
         weight, most = sum(map(mul, counts.each, weights)), counts.utf8_bytes
+        odd = counts.each[0]
     else:
         middle = length // 2 - _SLICE // 2
         slices = (text[:_SLICE], text[middle : middle + _SLICE], text[-_SLICE:])
@@ -67,8 +80,18 @@ def measure(text: str, family: str = MODERN) -> tuple[int, str]:
             for one in map(classes.count, slices)
         )
         weight = dense * length // _SLICE
-        most = len(text.encode("utf-8", "surrogatepass"))
-    return min(-(-weight // 1000), most), classes.script(counts)
+        odd = counts.each[0] * length // _SLICE
+        most = _utf8_bytes(text)
+    return Measure(
+        min(-(-weight // 1000), most),
+        min(-(-odd // 1000), most),
+        classes.script(counts),
+        most,
+    )
+
+
+def _utf8_bytes(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
 
 
 def quarter(text: str) -> int:
@@ -87,13 +110,16 @@ class Prompt:
 
     Reads content of any shape: a string, None, a list of parts, parts in parts. What it
     does not know is text, so that nothing goes uncounted. `model` tells what an image
-    comes to.
+    comes to. `tools` are how many tools go with it; `unseen` says that the provider
+    adds what it keeps, such as the conversation so far.
     """
 
     model: str = ""
     texts: list[str] = dataclasses.field(default_factory=list)
     fixed: int = 0
     guessed: int = 0  # what providers guess for the texts, each rounded up
+    tools: int = 0
+    unseen: bool = False
 
     def add(self, value: object) -> None:
         """Count a piece of the prompt."""
@@ -126,15 +152,35 @@ class Prompt:
                 else:
                     self.add(one)
 
-    def tokens(self, family: str) -> int:
-        """Return the estimate for all that was added; the count, where one is had."""
-        return max(self._text_tokens(family), self.guessed) + self.fixed
+    def estimate(self, *, frame: int = 0, margin: int = 100) -> Estimate:
+        """Return the estimate for all that was added; the count, where one is had.
 
-    def _text_tokens(self, family: str) -> int:
+        `frame` is what messages add, `margin` what an estimate is raised to, in %.
+        """
+        family = family_of(self.model)
         count = EXACT.get(family)
         if count and sum(map(len, self.texts)) <= _WHOLE:
-            return count(self.texts)
-        return text_tokens(" ".join(self.texts), family)
+            found = Measure(
+                count(self.texts), 0, "exact", sum(map(_utf8_bytes, self.texts))
+            )
+            margin = min(margin, EXACT_MARGIN)
+        else:
+            found = measure(" ".join(self.texts), family)
+        most = found.utf8_bytes
+        if self.unseen:
+            most = max(most, found.tokens * _UNSEEN)
+        return Estimate(
+            family=self.model if family == MODERN else family,
+            script=found.script
+            + (" tools" if self.tools else "")
+            + (" unseen" if self.unseen else ""),
+            text=found.tokens,
+            least=min(max(self.guessed, found.odd), most),
+            most=most,
+            frame=frame + PER_TOOL * self.tools,
+            parts=self.fixed,
+            margin=margin,
+        )
 
     def _text(self, text: str) -> None:
         self.texts.append(text)

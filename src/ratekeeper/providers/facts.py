@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from enum import StrEnum
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -54,19 +54,60 @@ class Endpoint(StrEnum):
 NATIVE = frozenset([Endpoint.GENERATE, Endpoint.COHERE_CHAT, Endpoint.CONVERSE])
 
 
+# Output held for a call that sets no bound of its own, until answers have taught better.
+# The median answer of chat models is some 300 tokens; three times that covers most, and
+# what is above is charged when the answer ends.
+UNSET_OUTPUT = 1000
+
+ONE = 1_000_000  # ratios are in millionths
+
+
+class Estimate(NamedTuple):
+    """What a prompt is thought to come to, taken apart so that it can be corrected.
+
+    `text` is what its texts come to by the `family` of tokenizers, in the kind of text
+    that `script` names; corrected or not, they are never below `least` nor above
+    `most`. `frame` is what messages and tools add, `parts` what images, documents and
+    sounds do, both upper figures. `margin` is in per cent.
+    """
+
+    family: str
+    script: str
+    text: int
+    least: int
+    most: int
+    frame: int
+    parts: int
+    margin: int
+
+    def upper(self, ratio: int | None = None) -> int:
+        """Return the upper figure; `ratio` is what the texts have been seen to reach.
+
+        In millionths; without one the margin stands in for it.
+        """
+        if ratio is None:
+            ratio = self.margin * ONE // 100
+        text = max(self.least, min(-(-self.text * ratio // ONE), self.most))
+        rest = (self.frame + self.parts) * self.margin
+        return max(1, text + -(-rest // 100))
+
+
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class RequestFacts:
     """What a request will take, before it is sent.
 
-    `input_tokens` is an upper estimate; `max_output` is the bound the caller set, None
-    where none was set; `choices` is `n`.
+    `input_tokens` is an upper figure, `estimate` what it was made of, None where the
+    body could not be read; `max_output` is the bound the caller set, None where none
+    was set, and `likely_output` what a choice takes then; `choices` is `n`.
     """
 
     endpoint: Endpoint
     model: str = ""
     stream: bool = False
     input_tokens: int = 0
+    estimate: Estimate | None = None
     max_output: int | None = None
+    likely_output: int = UNSET_OUTPUT
     choices: int = 1
 
 

@@ -10,8 +10,8 @@ import re
 from typing import TYPE_CHECKING
 
 from ratekeeper.providers import shapes
-from ratekeeper.providers.estimate import PER_MESSAGE, PER_TOOL, Prompt, family_of
-from ratekeeper.providers.facts import Endpoint, RequestFacts, Usage
+from ratekeeper.providers.estimate import PER_MESSAGE, Prompt
+from ratekeeper.providers.facts import Endpoint, Estimate, RequestFacts, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,13 +63,14 @@ class GeminiShapes:
         if request is None:
             return shapes.unreadable(endpoint, body)
         bounds = shapes.inner(request, "generationConfig")
-        put = max(1, _input_tokens(request, match[1]))
+        estimate = _estimate(request, match[1], margin)
         embeds = endpoint is Endpoint.EMBEDDINGS
         return RequestFacts(
             endpoint=endpoint,
             model=match[1],
             stream=match[2].startswith("stream"),
-            input_tokens=shapes.raised(put, margin),
+            input_tokens=estimate.upper(),
+            estimate=estimate,
             max_output=0 if embeds else shapes.count(bounds, "maxOutputTokens"),
             choices=shapes.choices_of({"n": bounds.get("candidateCount")}),
         )
@@ -119,19 +120,16 @@ class GeminiShapes:
         return {"error": {"code": number, "message": message, "status": code}}
 
 
-def _input_tokens(request: Json, model: str) -> int:
+def _estimate(request: Json, model: str, margin: int) -> Estimate:
     prompt = Prompt(model=model)
-    frames, tools = 1, 0
+    frames = 1 + shapes.length(request, "contents")
+    prompt.tools = shapes.length(request, "tools")
+    prompt.unseen = bool(request.get("cachedContent"))
     for name, value in request.items():
-        if name == "contents" and isinstance(value, list):
-            frames += len(value)
-        if name == "tools" and isinstance(value, list):
-            tools += len(value)
         if name not in _SILENT:
             for part in _parts(value):
                 prompt.add(part)
-    frame = PER_MESSAGE * frames + PER_TOOL * tools
-    return prompt.tokens(family_of(model)) + frame
+    return prompt.estimate(frame=PER_MESSAGE * frames, margin=margin)
 
 
 def _parts(value: object) -> Iterator[object]:

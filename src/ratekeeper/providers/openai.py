@@ -10,8 +10,8 @@ import re
 from typing import TYPE_CHECKING
 
 from ratekeeper.providers import shapes
-from ratekeeper.providers.estimate import PER_MESSAGE, PER_TOOL, Prompt, family_of
-from ratekeeper.providers.facts import Endpoint, RequestFacts, Usage
+from ratekeeper.providers.estimate import PER_MESSAGE, Prompt
+from ratekeeper.providers.facts import Endpoint, Estimate, RequestFacts, Usage
 
 if TYPE_CHECKING:
     from ratekeeper.providers.shapes import Glimpse, Json
@@ -52,6 +52,7 @@ _SILENT = frozenset(
         "verbosity",
     ]
 )
+_UNSEEN = ("previous_response_id", "conversation")  # what the provider keeps
 _BOUNDS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
 _DELTAS = frozenset(["content", "reasoning_content", "reasoning", "refusal"])
 _USAGE_EVENTS = ("response.completed", "response.incomplete", "response.failed")
@@ -73,13 +74,14 @@ class OpenAIShapes:
         if request is None:
             return shapes.unreadable(endpoint, body)
         model = shapes.model_of(request) or _deployment(path)
-        put = _input_tokens(endpoint, request, model)
+        estimate = _estimate(endpoint, request, model, margin)
         most = 0 if endpoint is Endpoint.EMBEDDINGS else _max_output(request)
         return RequestFacts(
             endpoint=endpoint,
             model=model,
             stream=request.get("stream") is True,
-            input_tokens=shapes.raised(put, margin),
+            input_tokens=estimate.upper(),
+            estimate=estimate,
             max_output=most,
             choices=shapes.choices_of(request),
         )
@@ -166,11 +168,12 @@ def _endpoint(method: str, path: str) -> Endpoint:
     return Endpoint.OTHER
 
 
-def _input_tokens(endpoint: Endpoint, request: Json, model: str) -> int:
+def _estimate(endpoint: Endpoint, request: Json, model: str, margin: int) -> Estimate:
     prompt = Prompt(model=model)
     if endpoint is Endpoint.EMBEDDINGS:
         prompt.add_numbered(request.get("input"))
-        return max(1, prompt.tokens(family_of(model)))
+        return prompt.estimate(margin=margin)
+    prompt.unseen = any(request.get(name) for name in _UNSEEN)
     for name, value in request.items():
         if name not in _SILENT and isinstance(value, str | list | dict):
             if name == "prompt":
@@ -179,12 +182,9 @@ def _input_tokens(endpoint: Endpoint, request: Json, model: str) -> int:
                 prompt.add(value)
     frames = 1
     for name in ("messages", "input"):
-        listed = request.get(name)
-        frames += len(listed) if isinstance(listed, list) else 0
-    tools = request.get("tools")
-    count = len(tools) if isinstance(tools, list) else 0
-    frame = PER_MESSAGE * frames + PER_TOOL * count
-    return prompt.tokens(family_of(model)) + frame
+        frames += shapes.length(request, name)
+    prompt.tools = shapes.length(request, "tools")
+    return prompt.estimate(frame=PER_MESSAGE * frames, margin=margin)
 
 
 def _max_output(request: Json) -> int | None:

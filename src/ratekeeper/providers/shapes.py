@@ -100,6 +100,12 @@ def text(value: Mapping[str, object], name: str) -> str:
     return found if isinstance(found, str) else ""
 
 
+def length(value: Mapping[str, object], name: str) -> int:
+    """Return the length of the list under a name, 0 where there is none."""
+    found = value.get(name)
+    return len(found) if isinstance(found, list) else 0
+
+
 def size(value: object) -> int:
     """Return the bytes of a text, 0 where it is none."""
     if not isinstance(value, str):
@@ -122,11 +128,6 @@ def unreadable(endpoint: Endpoint, body: bytes) -> RequestFacts:
     return RequestFacts(
         endpoint=endpoint, input_tokens=-(-len(body) // _BYTES_PER_TOKEN)
     )
-
-
-def raised(tokens: int, margin: int) -> int:
-    """Return an estimate raised by the margin, in per cent, rounded up."""
-    return -(-tokens * margin // 100)
 
 
 def clean_path(path: str) -> str:
