@@ -62,6 +62,137 @@ def test_a_request_counts_as_its_texts_and_its_frame() -> None:
     assert exact + 2 * PER_MESSAGE == facts.input_tokens
 
 
+# Requests whose usage is on record: OpenAI's cookbook ("How to count tokens with
+# tiktoken"), and calls of a tool, once, twice and three times, from OpenAI's forum.
+JARGON = [
+    {
+        "role": "system",
+        "content": "You are a helpful, pattern-following assistant that translates "
+        "corporate jargon into plain English.",
+    },
+    {
+        "role": "system",
+        "name": "example_user",
+        "content": "New synergies will help drive top-line growth.",
+    },
+    {
+        "role": "system",
+        "name": "example_assistant",
+        "content": "Things working well together will increase revenue.",
+    },
+    {
+        "role": "system",
+        "name": "example_user",
+        "content": "Let's circle back when we have more bandwidth to touch base on "
+        "opportunities for increased leverage.",
+    },
+    {
+        "role": "system",
+        "name": "example_assistant",
+        "content": "Let's talk later when we're less busy about how to do better.",
+    },
+    {
+        "role": "user",
+        "content": "This late pivot means we don't have time to boil the ocean for "
+        "the client deliverable.",
+    },
+]
+WEATHER = [
+    {
+        "role": "system",
+        "content": "You are a helpful assistant that can answer to questions about "
+        "the weather.",
+    },
+    {"role": "user", "content": "What's the weather like in San Francisco?"},
+]
+PLACE = {"type": "string", "description": "The city and state, e.g. San Francisco, CA"}
+UNIT = {
+    "type": "string",
+    "description": "The unit of temperature to return",
+    "enum": ["celsius", "fahrenheit"],
+}
+TOOL = {
+    "type": "function",
+    "function": {
+        "name": "get_current_weather",
+        "description": "Get the current weather in a given location",
+        "parameters": {
+            "type": "object",
+            "properties": {"location": PLACE, "unit": UNIT},
+            "required": ["location"],
+        },
+    },
+}
+SUM = [{"role": "user", "content": [{"type": "text", "text": "How much is 2 plus 2?"}]}]
+CALLED = [
+    {
+        "role": "assistant",
+        "tool_calls": [
+            {
+                "id": "a",
+                "type": "function",
+                "function": {"name": "calculator", "arguments": '{"a":2, "b":2}'},
+            }
+        ],
+    },
+    {"role": "tool", "tool_call_id": "a", "content": "4"},
+]
+
+
+@pytest.mark.parametrize("provider", ["openai", "openrouter"])
+@pytest.mark.parametrize(
+    ("request_", "counted"),
+    [
+        ({"model": "gpt-4", "messages": JARGON}, 129),
+        ({"model": "gpt-4o", "messages": JARGON}, 124),
+        ({"model": "gpt-4", "messages": WEATHER, "tools": [TOOL]}, 105),
+        ({"model": "gpt-4o", "messages": WEATHER, "tools": [TOOL]}, 101),
+        ({"model": "gpt-3.5-turbo", "messages": SUM + CALLED}, 40),
+        ({"model": "gpt-3.5-turbo", "messages": SUM + 2 * CALLED}, 89),
+        ({"model": "gpt-3.5-turbo", "messages": SUM + 3 * CALLED}, 114),
+    ],
+)
+def test_what_is_counted_exactly_is_never_below_the_usage_on_record(
+    provider: str, request_: dict[str, Any], counted: int
+) -> None:
+    count_exactly()
+    body = json.dumps(request_).encode()
+    facts = find_provider(provider).read_request("POST", "/chat/completions", body)
+
+    assert counted <= facts.input_tokens <= 2 * counted + 9
+
+
+def test_an_exact_count_takes_a_small_margin() -> None:
+    text = TEXT * 200
+    said = [{"role": "user", "content": text}]
+    body = json.dumps({"model": "openai/gpt-4o", "messages": said}).encode()
+    provider = find_provider("openrouter")
+    count_exactly(["o200k"])
+    exact = toktok.batch_count([text], "o200k_base")[0]
+    facts = provider.read_request("POST", "/chat/completions", body)
+
+    assert exact < facts.input_tokens <= (exact + 2 * PER_MESSAGE) * 1.05 + 2
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "今天天气很好，我们一起去公园散步吧。人工智能的发展速度超出了所有人的预期。",
+        "Сегодня хорошая погода, пойдём гулять в парк.",
+        "Как дела? 今天 😀🎉",
+    ],
+)
+@pytest.mark.parametrize(("family", "encoding"), [("o200k", "o200k_base")])
+def test_a_text_that_holds_escapes_comes_to_its_escapes(
+    text: str, family: str, encoding: str
+) -> None:
+    """As tools answer in JSON: the model is given \\u4eca, six characters."""
+    written = json.dumps({"result": text * 10})
+    exact = toktok.batch_count([written], encoding)[0]
+
+    assert exact * 0.95 <= tokens(written, family) <= exact * 1.35
+
+
 def test_nothing_is_counted_unless_asked_for() -> None:
     before = tokens(TEXT, "o200k")
     count_exactly(["qwen"])

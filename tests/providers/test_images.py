@@ -101,6 +101,13 @@ def test_no_bytes_are_too_odd_to_look_at(data: bytes, begun: bytes) -> None:
         ("gpt-5.5", "o200k", None, (320, 320), 120),
         ("gpt-6", "o200k", "high", (4000, 4000), 2940),
         ("gpt-6", "o200k", "original", (4000, 4000), 14_364),
+        ("gemini-3-pro", "modern", None, (4000, 4000), 1101),
+        ("gemini-2.5-flash", "modern", None, (384, 384), 258),
+        ("models/gemini-2.0-flash", "modern", None, (960, 540), 6 * 258),
+        ("gemini-1.5-pro", "modern", None, (385, 100), 2 * 258),  # of 256
+        ("gemini-1.5-pro", "modern", None, (1980, 1380), 6 * 258),  # of 768
+        ("gemini-2.5-pro", "modern", None, (9000, 9000), 16 * 258),
+        ("gemini-20-pro", "modern", None, (100, 100), MOST),
         ("gpt-4.1-nano", "o200k", None, (100, 100), MOST),
         ("llama-4", "modern", None, (100, 100), MOST),
     ],
@@ -122,7 +129,7 @@ def test_an_image_comes_to_what_its_model_makes_of_it(
         ("gpt-5.5", "o200k", "original", 14_364),
         ("gpt-4o", "o200k", "original", 14_364),
         ("gemini-3-pro", "modern", None, 1101),
-        ("gemini-2.5-flash", "modern", None, MOST),
+        ("gemini-2.5-flash", "modern", None, 16 * 258),
         ("", "modern", None, MOST),
     ],
 )
@@ -141,6 +148,7 @@ def test_no_size_comes_to_more_than_an_unknown_one(width: int, height: int) -> N
         ("gpt-6", "o200k"),
         ("claude-opus-4-8", "claude"),
         ("claude-3-opus", "claude-3"),
+        ("gemini-2.5-pro", "modern"),
     ):
         most = image_tokens(None, None, model, family)
         assert 0 < image_tokens(data, None, model, family) <= most
@@ -156,6 +164,7 @@ def test_the_size_is_found_in_every_shape_of_a_part() -> None:
         {"type": "image", "source": {"type": "url", "url": "https://a.example/b.png"}},
         {"type": "image_url", "image_url": {"url": "https://a.example/b.png"}},
         {"type": "image_url", "image_url": None},
+        {"type": "image", "data": data},
     )
     found = []
     for part in shapes:
@@ -163,4 +172,4 @@ def test_the_size_is_found_in_every_shape_of_a_part() -> None:
         prompt.add([part])
         found.append(prompt.fixed)
 
-    assert [100] * 3 + [3930] * 3 == found
+    assert [100] * 3 + [3930] * 3 + [100] == found

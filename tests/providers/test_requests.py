@@ -202,6 +202,70 @@ def test_old_completions_take_token_numbers_too() -> None:
     assert 1000 <= facts.input_tokens <= 1020
 
 
+ASKED = "今天天气很好，我们一起去公园散步吧。人工智能的发展超出了预期。😀" * 20
+
+
+@pytest.mark.parametrize(
+    ("provider", "path", "request_"),
+    [
+        ("openai", CHAT, {"messages": said(ASKED), "model": "gpt-4o"}),
+        ("openai", "/v1/responses", {"input": ASKED, "model": "gpt-5.4"}),
+        ("openai", "/v1/embeddings", {"input": [ASKED], "model": "m"}),
+        ("openai", "/v1/completions", {"prompt": ASKED, "model": "m"}),
+        ("deepseek", CHAT, {"messages": said([{"type": "text", "text": ASKED}])}),
+        ("anthropic", "/v1/messages", {"messages": said(ASKED), "system": ASKED}),
+        ("anthropic", "/v1/messages", {"tools": [{"name": "f", "about": ASKED}]}),
+        (
+            "gemini",
+            "/v1beta/models/gemini-3-pro:generateContent",
+            {"contents": [{"parts": [{"text": ASKED}]}]},
+        ),
+        ("cohere", "/v2/chat", {"messages": said(ASKED), "model": "command-a"}),
+        (
+            "bedrock",
+            "/model/claude-3-haiku/converse",
+            {"messages": said([{"text": ASKED}])},
+        ),
+    ],
+)
+def test_a_prompt_sent_in_escapes_counts_as_what_it_says(
+    provider: str, path: str, request_: dict[str, object]
+) -> None:
+    """Python writes JSON so unless told otherwise: six bytes for a character."""
+    escaped = json.dumps(request_).encode()
+    plain = json.dumps(request_, ensure_ascii=False).encode()
+    marked = b"\xef\xbb\xbf" + plain
+    asked = [
+        find_provider(provider).read_request("POST", path, body)
+        for body in (escaped, plain, marked, plain.decode().encode("utf-16"))
+    ]
+
+    assert escaped.isascii()
+    assert [asked[1]] * 4 == asked
+    assert asked[0].input_tokens > len(ASKED) // 2
+    assert asked[0].estimate is not None
+    assert asked[0].estimate.script.startswith("cjk")
+
+
+def test_what_the_provider_keeps_of_a_conversation_sets_a_call_apart() -> None:
+    alone = read(OPENAI, "/v1/responses", model="gpt-5.4", input="漢" * 90)
+    chained = read(
+        OPENAI,
+        "/v1/responses",
+        model="gpt-5.4",
+        input="漢" * 90,
+        previous_response_id="r",
+    )
+    with_tool = messages(model="claude-sonnet-5", messages=said(TEXT), tools=[{}])
+    estimates = [one.estimate for one in (alone, chained, with_tool)]
+    assert all(estimates)
+
+    assert ["cjk", "cjk unseen", "latin tools"] == [
+        one.script for one in estimates if one is not None
+    ]
+    assert alone.input_tokens == chained.input_tokens
+
+
 def test_a_frame_is_added_for_each_message_and_each_tool() -> None:
     """7 for each message and for the whole, 10 a tool; 125 % where it is corrected."""
     tool = {"type": "function"}  # 19 characters, written out

@@ -226,7 +226,7 @@ def _image(part: dict[str, object], model: str) -> int:
     data = holder.get("url", inner)
     if not isinstance(data, str):
         source = part.get("source")
-        data = source.get("data") if isinstance(source, dict) else None
+        data = (source if isinstance(source, dict) else part).get("data")
     if not isinstance(data, str) or data.startswith("http"):
         data = None
     return image_tokens(data, holder.get("detail"), model, family_of(model))

@@ -152,9 +152,8 @@ def _part(part: Json) -> object:
         held = shapes.inner(part, name)
         if held:
             kind = shapes.text(held, "mimeType") or shapes.text(held, "mime_type")
-            if kind.startswith("image/"):
-                return {"type": "image"}
-            said = "audio" if kind.startswith("audio/") else "file"
+            said = kind.partition("/")[0]
+            said = said if said in {"image", "audio"} else "file"
             return {"type": said, "data": held.get("data")}
     text = part.get("text")
     return text if isinstance(text, str) and len(part) == 1 else part

@@ -13,7 +13,8 @@ from typing import NamedTuple
 MOST = 3930  # Claude from 4.7; OpenAI's high detail 2,940
 LOW = 85  # detail: low, OpenAI
 MINI_LOW = 2833  # GPT-4o mini, whose images count for more tokens that cost less
-GEMINI = 1101  # version 3, whatever its size; before it, 258 a tile of their own cut
+GEMINI = 1101  # version 3, whatever its size
+GEMINI_TILE = 258  # before it
 ORIGINAL = 14_364  # detail: original, OpenAI
 
 _HEAD = 64 * 1024  # characters of base64 looked at: a JPEG may begin with a thumbnail
@@ -24,10 +25,14 @@ _PATCH, _CLAUDE_MOST, _OLD_CLAUDE_MOST = 28, 3930, 1568
 _OPENAI_PATCH, _OPENAI_MOST = 32, 2940
 _TILE, _LONG_SIDE, _SHORT_SIDE = 512, 2048, 768
 _MOST_TILES = 8
+# Gemini's own: what is small is one tile, what is larger cut into squares by its
+# shorter side, at most four by four.
+_WHOLE_SIDE, _SMALLEST_CUT, _LARGEST_CUT, _MOST_CUTS = 384, 256, 768, 16
 
 _PATCHED = re.compile(r"gpt-(?:5\.[5-9]|[6-9])")
 _TILED = re.compile(r"(?:gpt-4o|chatgpt-4o|gpt-4\.1|gpt-5)(?!.*(?:mini|nano))")
 _TILED_MINI = re.compile(r"gpt-4o-mini")
+_OLDER_GEMINI = re.compile(r"gemini-(?:[12](?![0-9])|pro-vision)")
 
 
 class Size(NamedTuple):
@@ -46,6 +51,8 @@ def image_tokens(data: str | None, detail: object, model: str, family: str) -> i
         return most if size is None else min(_patches(size, _PATCH), most)
     if name.startswith("gemini-3"):
         return GEMINI
+    if _OLDER_GEMINI.match(name):
+        return GEMINI_TILE * _cuts(size)
     if detail == "low":
         return MINI_LOW if _TILED_MINI.match(name) else LOW
     most = ORIGINAL if detail == "original" else MOST
@@ -121,6 +128,16 @@ def _read_jpeg(seen: bytes) -> Size | None:
 
 def _patches(size: Size, side: int) -> int:
     return -(-size.width // side) * -(-size.height // side)
+
+
+def _cuts(size: Size | None) -> int:
+    """Return the tiles that older Geminis cut an image into."""
+    if size is None:
+        return _MOST_CUTS
+    if max(size) <= _WHOLE_SIDE:
+        return 1
+    side = min(max(min(size) * 2 // 3, _SMALLEST_CUT), _LARGEST_CUT)
+    return min(_patches(size, side), _MOST_CUTS)
 
 
 def _tiles(size: Size | None) -> int:
