@@ -48,7 +48,6 @@ _CONVERSING = {Endpoint.CONVERSE, Endpoint.CONVERSE_STREAM}
 _INVOKING = {Endpoint.INVOKE, Endpoint.INVOKE_STREAM}
 _STREAMS = {Endpoint.CONVERSE_STREAM, Endpoint.INVOKE_STREAM}
 _CREDENTIAL = re.compile(r"AWS4-HMAC-SHA256 .*?\bCredential=([^/,\s]+)/")
-_BODY_VERSION = "bedrock-2023-05-31"
 _UNSET = 32_768  # the model's own bound, reserved where a call sets none
 _DAY_US = 86_400_000_000
 _BURNDOWN = (  # what an output token counts; the first that fits, else one
@@ -127,11 +126,12 @@ class Bedrock(OpenAI):
     def _read_invoke(
         self, endpoint: Endpoint, model: str, request: dict[str, Any]
     ) -> Call:
-        if request.pop("anthropic_version", None) != _BODY_VERSION:
-            message = f"anthropic_version: expected {_BODY_VERSION}"
+        version = request.pop("anthropic_version", None)
+        if not isinstance(version, str):
+            message = "anthropic_version: Field required"
             raise BadRequest(message)
         request |= {"model": model, "stream": endpoint in _STREAMS}
-        fields = {"anthropic-version": _BODY_VERSION}
+        fields = {"anthropic-version": version}
         call = self._claude.read(Endpoint.MESSAGES, to_json(request), fields)
         return _at(endpoint, call)
 

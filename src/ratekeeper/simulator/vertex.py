@@ -37,7 +37,6 @@ _CLAUDE = re.compile(
     r":(?:rawPredict|streamRawPredict)"
 )
 _COMPATIBLE = re.compile(rf"{_PLACE}/endpoints/openapi(?P<path>/.*)")
-_BODY_VERSION = "vertex-2023-10-16"
 _EXHAUSTED = (
     "Resource exhausted. Please try again later. Please refer to "
     "https://cloud.google.com/vertex-ai/generative-ai/docs/error-code-429 for more "
@@ -100,12 +99,13 @@ class Vertex(Gemini):
         if endpoint is not Endpoint.MESSAGES:
             return super().read(endpoint, body, headers)
         request = read_object(body)
-        if request.pop("anthropic_version", None) != _BODY_VERSION:
-            message = f"anthropic_version: expected {_BODY_VERSION}"
+        version = request.pop("anthropic_version", None)
+        if not isinstance(version, str):
+            message = "anthropic_version: Field required"
             raise BadRequest(message)
         own = _CLAUDE.fullmatch(headers.get(":path", ""))
         request["model"] = "claude-simulated" if own is None else own["model"]
-        fields = {**headers, "anthropic-version": _BODY_VERSION}
+        fields = {**headers, "anthropic-version": version}
         return self._claude.read(endpoint, to_json(request), fields)
 
     def costs(self, call: Call) -> dict[str, int]:
