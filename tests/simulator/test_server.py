@@ -16,6 +16,7 @@ import httpx2
 import pytest
 
 from ratekeeper.errors import ConfigError
+from ratekeeper.simulator import server
 from ratekeeper.simulator.cues import FaultPlan
 from ratekeeper.simulator.exchange import Intake
 from ratekeeper.simulator.server import Simulator, serving
@@ -446,3 +447,47 @@ def test_it_serves_with_nothing_but_uvicorn_installed() -> None:
     )
 
     assert (["200", "dropped"], "") == (done.stdout.split(), done.stderr)
+
+
+HEAD = (
+    f"GET /v1/models HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {KEY}\r\n"
+    "x-simulate: latency={}\r\n\r\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("whole", "begun"),
+    [("", ""), ("", "GET /v1/models HT"), (HEAD.format(0), "GET /v1/models HT")],
+    ids=["silent", "slow", "slow in its second request"],
+)
+def test_who_never_finishes_a_head_is_hung_up_on(
+    whole: str, begun: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "_HEAD_S", 0.3)
+    with serving(Simulator()) as url, _wire(url) as wire:
+        got = b""
+        if whole:
+            wire.sendall(whole.encode())
+            while not got.endswith(b"]}"):
+                got += wire.recv(65_536)
+        wire.sendall(begun.encode())
+        try:
+            more = wire.recv(65_536)  # a time-out of the test's own fails it
+        except ConnectionResetError:
+            more = b""
+
+    assert b"" == more
+    assert bool(whole) == got.startswith(b"HTTP/1.1 200")
+
+
+def test_an_answer_may_take_longer_than_a_head(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "_HEAD_S", 0.2)
+    with serving(Simulator()) as url, _wire(url) as wire:
+        wire.sendall(HEAD.format(0.5).encode())
+
+        assert wire.recv(65_536).startswith(b"HTTP/1.1 200")
+
+
+def _wire(url: str) -> socket.socket:
+    host, port = url.removeprefix("http://").removesuffix("/v1").split(":")
+    return socket.create_connection((host, int(port)), timeout=5)

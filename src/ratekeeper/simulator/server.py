@@ -52,6 +52,7 @@ _MOST_TOGETHER = 256 * 1024 * 1024  # of all bodies that are arriving
 _MOST_CONNECTIONS = 10_000
 _BACKLOG = 2048  # connections that wait to be accepted
 _LONGEST_BAN_S = 366 * 86_400.0
+_HEAD_S = 10.0  # the longest a head may take to arrive, on a fresh connection too
 _KEEP_ALIVE_S = 75  # as the front ends of real providers
 
 
@@ -267,11 +268,32 @@ def _server(simulator: Simulator) -> uvicorn.Server:
 
     class Wire(AutoHTTPProtocol):  # type: ignore[misc, valid-type]  # h11 or httptools
         app_state: dict[str, Any]
+        cycle: Any  # the request that is being answered, or was last
+        late: asyncio.TimerHandle | None = None
 
         def connection_made(self, transport: asyncio.Transport) -> None:
             super().connection_made(transport)
             self.app_state = {**self.app_state, TRANSPORT: transport}
             simulator.connected()
+            self.late = self.loop.call_later(_HEAD_S, transport.abort)
+
+        def data_received(self, data: bytes) -> None:
+            before = self.cycle
+            super().data_received(data)
+            if self.cycle is not before:
+                self.arrived()
+            elif self.late is None and (before is None or before.response_complete):
+                self.late = self.loop.call_later(_HEAD_S, self.transport.abort)
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self.arrived()
+            super().connection_lost(exc)
+
+        def arrived(self) -> None:
+            """Wait for no head any longer."""
+            if self.late is not None:
+                self.late.cancel()
+                self.late = None
 
     config = uvicorn.Config(
         simulator,
