@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ratekeeper.testing import VirtualLoop
 
     Fault = Callable[[httpx2.Request], Awaitable[httpx2.Response]]
-    Edit = Callable[[httpx2.Response], None]
+    Edit = Callable[[httpx2.Request, httpx2.Response], httpx2.Response]
 
 KEY = "sk-0123456789abcdefghijKLMNOPQRSTUV5678abcd"
 
@@ -28,9 +28,9 @@ KEY = "sk-0123456789abcdefghijKLMNOPQRSTUV5678abcd"
 class Inside(httpx2.AsyncBaseTransport):
     """Carries requests to a simulator; `fault`, while it is set, answers instead.
 
-    `edit` may change an answer on its way back. `log` holds, for each attempt, when it
-    arrived (in seconds since the loop began) and the status of its answer, 0 where
-    there was none.
+    `edit` sees each answer on its way back, and may put another in its place. `log`
+    holds, for each attempt, when it arrived (in seconds since the loop began) and the
+    status of its answer, 0 where there was none.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Inside(httpx2.AsyncBaseTransport):
         else:
             answer = await self._asgi.handle_async_request(request)
         if self._edit is not None:
-            self._edit(answer)
+            answer = self._edit(request, answer)
         self.log[at] = (self.log[at][0], answer.status_code)
         return answer
 
