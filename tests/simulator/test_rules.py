@@ -184,6 +184,62 @@ def test_six_hundred_a_minute_quantized_lets_ten_through_at_once_and_no_more() -
     assert START + SECOND_US // 10 == rule.ready_at(1, START)
 
 
+@thorough
+@given(makers, amounts, amounts, windows, steps, st.floats(0, 1))
+def test_a_rule_whose_amount_changes_is_as_exact_as_before(
+    make: Callable[[int, int], Rule],
+    amount: int,
+    other: int,
+    window: int,
+    arrivals: list[tuple[int, float]],
+    share: float,
+) -> None:
+    rule = make(amount, window)
+    play(rule, arrivals)
+    now = START + sum(gap for gap, _ in arrivals)
+    rule.change(other, now)
+    cost = round(share * rule.capacity)
+    ready = rule.ready_at(cost, now)
+    assert ready is not None
+    early = None if ready <= now else rule.ready_at(cost, ready - 1)
+
+    assert other == rule.amount
+    assert 1 <= rule.capacity <= max(1, other)
+    assert early in {None, ready}
+    assert ready == rule.ready_at(cost, max(ready, now))
+
+
+@pytest.mark.parametrize(
+    ("rule", "ready_s"),
+    [
+        (TokenBucket(60), 2),  # empty, and half as quick as before
+        (SlidingLog(60), 60),
+        (FixedWindow(60), 60),
+    ],
+    ids=["token bucket", "sliding log", "fixed window"],
+)
+def test_what_was_counted_before_a_limit_is_lowered_still_counts(
+    rule: Rule, ready_s: int
+) -> None:
+    for _ in range(60):
+        rule.take(1, START)
+    rule.change(30, START)
+
+    assert START + ready_s * SECOND_US == rule.ready_at(1, START)
+
+
+def test_a_slot_limit_that_is_lowered_keeps_the_calls_in_flight() -> None:
+    rule = Concurrency(2)
+    marks = [rule.take(1, START), rule.take(1, START)]
+    rule.change(1, START)
+    full = rule.ready_at(1, START)
+    for mark in marks:
+        rule.release(mark)
+
+    assert full is None
+    assert START == rule.ready_at(1, START)
+
+
 def test_a_ticking_bucket_fills_by_whole_ticks() -> None:
     rule = TokenBucket(60, capacity=1, tick_us=10 * SECOND_US)
     now = START - START % (10 * SECOND_US) + 3 * SECOND_US

@@ -52,6 +52,9 @@ class Rule(Protocol):
     def release(self, mark: Mark) -> None:
         """End a call: only a concurrency limit cares."""
 
+    def change(self, amount: int, now: int) -> None:
+        """Put another amount in force; what has been counted stays counted."""
+
     def used(self, now: int) -> int:
         """Tell how much counts now, rounded up."""
 
@@ -131,6 +134,14 @@ class TokenBucket:
 
     def release(self, mark: Mark) -> None:
         """Nothing to free."""
+
+    def change(self, amount: int, now: int) -> None:
+        """Fill at another rate from now on; the capacity changes in proportion."""
+        self._fill(now)
+        capacity = self._full * amount // self.amount
+        self._full = max(self.window_us, capacity)
+        self._level = min(self._full, self._level)
+        self.amount = amount
 
     def used(self, now: int) -> int:
         """Tell how much is missing from the bucket, rounded up."""
@@ -252,6 +263,10 @@ class SlidingLog:
     def release(self, mark: Mark) -> None:
         """Nothing to free."""
 
+    def change(self, amount: int, now: int) -> None:  # noqa: ARG002 - at once
+        """Hold every window to another amount, the one that is open included."""
+        self.amount = amount
+
     def used(self, now: int) -> int:
         """Tell how much counts in the window that ends now."""
         self._forget(now)
@@ -329,6 +344,10 @@ class FixedWindow:
     def release(self, mark: Mark) -> None:
         """Nothing to free."""
 
+    def change(self, amount: int, now: int) -> None:  # noqa: ARG002 - at once
+        """Hold every window to another amount, the one that is open included."""
+        self.amount = amount
+
     def used(self, now: int) -> int:
         """Tell how much counts in the window of now."""
         self._turn(now)
@@ -377,6 +396,10 @@ class Concurrency:
         """Free the slot."""
         if isinstance(mark, int):
             self._open -= mark
+
+    def change(self, amount: int, now: int) -> None:  # noqa: ARG002 - time plays no part
+        """Allow another number of calls; those in flight stay."""
+        self.amount = amount
 
     def used(self, now: int) -> int:  # noqa: ARG002 - time plays no part
         """Tell how many calls are in flight."""
