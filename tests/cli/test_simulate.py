@@ -36,6 +36,28 @@ def test_the_help_names_every_provider() -> None:
 
 
 @pytest.mark.parametrize(
+    ("provider", "body"),
+    [
+        ("bedrock", {"messages": [{"role": "user", "content": [{"text": "x"}]}]}),
+        ("cohere", {"model": "m", "messages": [{"role": "user", "content": "x"}]}),
+        ("gemini", {"contents": [{"parts": [{"text": "x"}]}]}),
+        ("vertex", {"contents": [{"parts": [{"text": "x"}]}]}),
+    ],
+)
+def test_it_says_where_a_provider_has_an_api_of_its_own(
+    provider: str, body: dict[str, object]
+) -> None:
+    with simulate(provider, "--latency", "0") as served:
+        own = re.search(r"^  own API    (http.*)$", served.greeting, re.MULTILINE)
+        assert own is not None
+        response = httpx2.post(
+            own[1], json=body, headers={"authorization": "Bearer sk-any"}
+        )
+
+    assert 200 == response.status_code
+
+
+@pytest.mark.parametrize(
     "provider",
     ["openai", "anthropic", "deepseek", "vertex", "bedrock", "cohere", "xai"],
 )

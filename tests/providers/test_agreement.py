@@ -11,10 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ratekeeper.providers.catalog import PROVIDERS, Provider, find_provider
+from ratekeeper.providers.eventstream import EventStreamParser
 from ratekeeper.providers.facts import Kind, Meter, Usage
+from ratekeeper.providers.presets import Preset, presets
+from ratekeeper.simulator import eventstream
 from ratekeeper.simulator.dialect import Answer, Call, Dialect, Problem, Trouble
 from ratekeeper.simulator.dialects import KNOWN, find_dialect
 from ratekeeper.simulator.enforcer import Admitted, Enforcer, Refused
+from ratekeeper.simulator.server import Simulator
 from tests.providers.malformed import NOW_US
 
 HEADERS = {"anthropic-version": "2023-06-01"}
@@ -529,6 +533,34 @@ def test_fireworks_tells_its_tokens_by_the_second() -> None:
 
 def test_every_provider_by_name_can_be_simulated() -> None:
     assert sorted(PROVIDERS) == list(KNOWN)
+
+
+@pytest.mark.parametrize(
+    "one", presets(), ids=lambda p: f"{p.provider}-{p.tier}-{p.models[0]}"
+)
+def test_the_limits_of_every_preset_can_be_simulated(one: Preset) -> None:
+    assert len(one.limits) == len(Simulator(one.provider, one.limits).limits)
+
+
+@given(
+    st.lists(st.tuples(st.text(max_size=20), st.binary(max_size=200)), max_size=6),
+    st.integers(1, 50),
+)
+def test_the_frames_that_are_written_are_those_that_are_read(
+    said: list[tuple[str, bytes]], step: int
+) -> None:
+    data = b"".join(
+        eventstream.frame([(":event-type", f"x{kind}"), (":n", "1")], payload)
+        for kind, payload in said
+    )
+    parser = EventStreamParser()
+    read_back = [
+        (event.type, event.data)
+        for start in range(0, len(data), step)
+        for event in parser.feed(data[start : start + step])
+    ]
+
+    assert [(f"x{kind}", payload) for kind, payload in said] == read_back
 
 
 @pytest.mark.parametrize("name", KNOWN)

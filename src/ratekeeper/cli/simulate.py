@@ -197,10 +197,13 @@ def _limits_in(file: Path, provider: str) -> tuple[str, ...]:
 
 def _greet(simulator: Simulator, url: str, options: dict[str, Any], key: str) -> None:
     """Say where it is and how to reach it."""
+    host = url.removesuffix(simulator.dialect.base_path)
+    own_path = simulator.dialect.own_path
     facts = {
         "provider": simulator.dialect.name,
         "base_url": url,
-        "stats_url": f"{url.removesuffix(simulator.dialect.base_path)}/_stats",
+        "own_url": f"{host}{own_path}" if own_path else None,
+        "stats_url": f"{host}/_stats",
         "limits": list(simulator.limits),
         "enforce": options["enforce"],
     }
@@ -216,6 +219,7 @@ def _greeting(simulator: Simulator, facts: dict[str, Any], key: str) -> str:
         f"A simulated {name}, enforcing for real; Ctrl-C ends it.",
         "",
         f"  base URL   {url}",
+        *([f"  own API    {facts['own_url']}"] if facts["own_url"] else []),
         f"  limits     {', '.join(facts['limits'])} ({facts['enforce']})",
         f"  seen       {facts['stats_url']}",
         "",

@@ -104,6 +104,7 @@ class Anthropic:
 
     name = "anthropic"
     base_path = ""
+    own_path = ""
     key_variable = "ANTHROPIC_API_KEY"
     units: Sequence[str] = ("requests", "input_tokens", "output_tokens", "tokens")
     usual_limits: Sequence[str] = ("1000 rpm", "2M itpm", "400k otpm")

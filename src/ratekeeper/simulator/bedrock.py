@@ -93,6 +93,7 @@ class Bedrock(OpenAI):
 
     name = "bedrock"
     base_path = "/openai/v1"
+    own_path = "/model/NAME/converse"
     key_variable = "AWS_BEARER_TOKEN_BEDROCK"
     usual_limits = ("200 rpm", "200k tpm", "288M tpd")
     settles = True

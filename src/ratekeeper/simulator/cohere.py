@@ -49,6 +49,7 @@ class Cohere(OpenAI):
 
     name = "cohere"
     base_path = "/compatibility/v1"
+    own_path = "/v2/chat"
     key_variable = "CO_API_KEY"
     usual_limits = ("20 rpm", "1000 requests/month", "100k tpm")
     settles = True

@@ -168,6 +168,7 @@ class Dialect(Protocol):
 
     name: str
     base_path: str  # what an SDK's base URL has after the host
+    own_path: str  # of its own API, where that is not below the base path; else ""
     key_variable: str
     units: Sequence[str]  # what it can count
     usual_limits: Sequence[str]  # what it enforces if nobody says

@@ -76,6 +76,7 @@ class Gemini(OpenAI):
 
     name = "gemini"
     base_path = "/v1beta/openai"
+    own_path = "/v1beta/models/NAME:generateContent"
     key_variable = "GEMINI_API_KEY"
     usual_limits: Sequence[str] = (
         "10 rpm",

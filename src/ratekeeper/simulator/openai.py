@@ -47,6 +47,7 @@ class OpenAI:
 
     name = "openai"
     base_path = "/v1"
+    own_path = ""
     key_variable = "OPENAI_API_KEY"
     units: Sequence[str] = ("requests", "tokens")
     usual_limits: Sequence[str] = ("500 rpm", "120k tpm")

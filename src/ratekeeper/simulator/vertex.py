@@ -60,6 +60,10 @@ class Vertex(Gemini):
 
     name = "vertex"
     base_path = "/v1/projects/simulated/locations/global/endpoints/openapi"
+    own_path = (
+        "/v1/projects/simulated/locations/global/publishers/google/models/NAME"
+        ":generateContent"
+    )
     key_variable = "GOOGLE_OAUTH_ACCESS_TOKEN"
     units = ("requests", "tokens", "input_tokens", "output_tokens")
     usual_limits = ("30000 rpm", "2M tpm")
