@@ -202,3 +202,14 @@ def test_microseconds_become_seconds() -> None:
 )
 def test_a_wait_is_printed_for_a_person(us: int, text: str) -> None:
     assert text == units.format_wait(us)
+
+
+def test_billionths_that_were_counted_already_are_taken_as_they_are() -> None:
+    assert 7 == units.money(units.Nano(7))
+    assert 7_000_000_000 == units.money(7)
+
+
+@pytest.mark.parametrize("nano", [-1, units.MAX_COST * units.NANO + 1])
+def test_billionths_out_of_range_are_refused(nano: int) -> None:
+    with pytest.raises(ConfigError, match="money must be a finite sum"):
+        units.money(units.Nano(nano))

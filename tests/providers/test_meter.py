@@ -375,6 +375,24 @@ def test_a_whole_answer_tells_its_usage() -> None:
     assert 10 == answer("anthropic", message).flowed()
 
 
+@pytest.mark.parametrize(
+    ("kept", "hour"),
+    [
+        ({"ephemeral_5m_input_tokens": 3, "ephemeral_1h_input_tokens": 4}, 4),
+        ({"ephemeral_5m_input_tokens": 7}, 0),
+        ({}, None),
+    ],
+)
+def test_what_is_cached_for_an_hour_is_told_apart(
+    kept: dict[str, int], hour: int | None
+) -> None:
+    report = {"cache_creation_input_tokens": 7, "cache_creation": kept}
+    read = answer("anthropic", {"usage": {**report, "output_tokens": 1}}).usage()
+
+    assert read is not None
+    assert (7, hour) == (read.cache_write_tokens, read.cache_write_1h_tokens)
+
+
 def test_cached_tokens_are_never_more_than_all() -> None:
     usage = {"prompt_tokens": 5, "prompt_tokens_details": {"cached_tokens": 50}}
     read = answer("openai", {"usage": usage}).usage()

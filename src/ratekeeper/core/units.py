@@ -135,11 +135,21 @@ def decimal(nano: int) -> Decimal:
     return Decimal(format_money(nano))
 
 
+class Nano(int):
+    """A sum of money that is in billionths already."""
+
+    __slots__ = ()
+
+
 def money(value: Decimal | str | int) -> int:
     """Turn a sum of money into billionths, rounded up: a budget is never passed.
 
     Takes Decimal, str or int. A float is refused: it has already been rounded.
     """
+    if type(value) is Nano:
+        if not 0 <= value <= MAX_COST * NANO:
+            raise ConfigError(_NO_SUM.format("one of so many digits"))
+        return int(value)
     if isinstance(value, bool) or not isinstance(value, Decimal | str | int):
         msg = f"money is a Decimal, a string or an int, not {type(value).__name__}"
         raise TypeError(msg)

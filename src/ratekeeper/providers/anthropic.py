@@ -91,11 +91,16 @@ class AnthropicShapes:
         if plain is read is written is out is None:
             return None
         details = shapes.inner(report, "output_tokens_details")
+        kept = shapes.inner(report, "cache_creation")
+        long = shapes.count(kept, "ephemeral_1h_input_tokens")
+        if long is None and shapes.count(kept, "ephemeral_5m_input_tokens") is not None:
+            long = 0
         return Usage(
             input_tokens=(plain or 0) + (read or 0) + (written or 0),
             output_tokens=out or 0,
             cache_read_tokens=read or 0,
             cache_write_tokens=written or 0,
+            cache_write_1h_tokens=long,
             reasoning_tokens=shapes.count(details, "thinking_tokens") or 0,
         )
 

@@ -126,12 +126,17 @@ class Costs:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """What an answer says was used. Input includes cached tokens; output, reasoning."""
+    """What an answer says was used. Input includes cached tokens; output, reasoning.
+
+    `cache_write_1h_tokens` are those of the written ones that are kept for an hour;
+    None where they are not told apart.
+    """
 
     input_tokens: int = 0
     output_tokens: int = 0
     cache_read_tokens: int = 0
     cache_write_tokens: int = 0
+    cache_write_1h_tokens: int | None = None
     reasoning_tokens: int = 0
 
 
