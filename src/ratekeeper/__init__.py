@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ratekeeper.client.api import AsyncClient, Client
     from ratekeeper.client.hooks import anthropic_middleware
     from ratekeeper.client.http import async_http_client, http_client
+    from ratekeeper.client.prices import price_book
     from ratekeeper.client.transport import AsyncLimitedTransport, LimitedTransport
     from ratekeeper.core.decision import Denied, LimitStatus
     from ratekeeper.core.limits import Algorithm, Limit
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
         ConfigError,
         LimitExceeded,
         NeverPossible,
+        PriceUnknown,
         ProviderError,
         ProviderOverloaded,
         ProviderThrottled,
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     )
     from ratekeeper.grant import Grant
     from ratekeeper.limiter import AsyncLimiter, Limiter
+    from ratekeeper.providers.pricing import PriceBook
     from ratekeeper.stores.memory import MemoryStore
 
 __all__ = [
@@ -59,6 +62,8 @@ __all__ = [
     "Limiter",
     "MemoryStore",
     "NeverPossible",
+    "PriceBook",
+    "PriceUnknown",
     "ProviderError",
     "ProviderOverloaded",
     "ProviderThrottled",
@@ -69,6 +74,7 @@ __all__ = [
     "anthropic_middleware",
     "async_http_client",
     "http_client",
+    "price_book",
 ]
 
 __version__ = "0.1.0"
@@ -86,9 +92,11 @@ _HOMES = {
     "LimitedTransport": "ratekeeper.client.transport",
     "Limiter": "ratekeeper.limiter",
     "MemoryStore": "ratekeeper.stores.memory",
+    "PriceBook": "ratekeeper.providers.pricing",
     "anthropic_middleware": "ratekeeper.client.hooks",
     "async_http_client": "ratekeeper.client.http",
     "http_client": "ratekeeper.client.http",
+    "price_book": "ratekeeper.client.prices",
 }
 
 

@@ -16,6 +16,7 @@ __all__ = [
     "ConfigError",
     "LimitExceeded",
     "NeverPossible",
+    "PriceUnknown",
     "ProviderError",
     "ProviderOverloaded",
     "ProviderThrottled",
@@ -44,6 +45,10 @@ class RatekeeperError(Exception):
 
 class ConfigError(RatekeeperError, ValueError):
     """A limit, option or file is wrong; the message points at the word."""
+
+
+class PriceUnknown(ConfigError):
+    """A limit counts money, and nobody has said what the call costs: it is not sent."""
 
 
 class LimitExceeded(RatekeeperError):

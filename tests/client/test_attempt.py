@@ -110,9 +110,9 @@ def test_limits_of_other_limiters_grant_together_with_these() -> None:
     assert 1 == case.used()["requests"]
 
 
-def test_money_is_refused_while_no_price_is_known() -> None:
-    with pytest.raises(ConfigError, match="counts usd"):
-        Case("$5/day")
+def test_a_limit_no_request_states_is_refused() -> None:
+    with pytest.raises(ConfigError, match="counts images"):
+        Case("5 images/day")
 
 
 # Endings.

@@ -16,6 +16,7 @@ ALL = [
     errors.ConfigError("wrong"),
     errors.LimitExceeded("no", retry_after_s=1.5, limit="5 requests/minute"),
     errors.NeverPossible("too large", limit="5 requests/minute"),
+    errors.PriceUnknown("no price of 'm' is known"),
     errors.ProviderError("no", status=500, body="x", attempts=3),
     errors.ProviderOverloaded("no", retry_after_s=2.0),
     errors.ProviderThrottled("no", retry_after_s=None, limit="rpm", attempts=2),

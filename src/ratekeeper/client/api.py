@@ -50,6 +50,7 @@ class Client(Front):
     time, and never shorter than the provider's hint. A POST whose answer was lost may
     have been paid for and is not sent again unless `resend_lost`. The proxy is the
     environment's unless given. Clients of one `name` and `store` share their limits.
+    With a limit such as `$50/day`, `prices` say what models cost: see `http_client`.
 
     Example:
         >>> with Client("holysheep", limits=["1000 rpm", "200k tpm"]) as ai:
@@ -81,7 +82,11 @@ class Client(Front):
             inner = transport or httpx2.HTTPTransport(**http.connections(), **options)
             way = drive.Threshold(inner, host_of(options.get("proxy")))
             return LimitedTransport(
-                limiter, self._provider, wrap=way, raise_refusals=True
+                limiter,
+                self._provider,
+                wrap=way,
+                raise_refusals=True,
+                prices=self._prices,
             )
 
         main, mounts = http.routes(
@@ -254,7 +259,11 @@ class AsyncClient(Front):
             )
             way = drive.AsyncThreshold(inner, host_of(options.get("proxy")))
             return AsyncLimitedTransport(
-                limiter, self._provider, wrap=way, raise_refusals=True
+                limiter,
+                self._provider,
+                wrap=way,
+                raise_refusals=True,
+                prices=self._prices,
             )
 
         main, mounts = http.routes(

@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
+from ratekeeper.client.cashier import Cashier, cost, nothing, partly
 from ratekeeper.client.decode import decode_head, decoder
 from ratekeeper.client.lessons import lessons_of
 from ratekeeper.client.tries import Tries
@@ -23,14 +24,17 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from ratekeeper.client.decode import Decoder
+    from ratekeeper.client.prices import Prices
     from ratekeeper.core.limits import Limit
     from ratekeeper.grant import Grant
     from ratekeeper.limiter import AsyncLimiter, Limiter
     from ratekeeper.providers.catalog import Provider
     from ratekeeper.providers.facts import Meter, Reading, Verdict
+    from ratekeeper.providers.pricing import Quote
 
 OPTIONS = frozenset(["again", "also", "hold", "key", "priority", "timeout"])
 _PAUSES = frozenset([Kind.THROTTLED, Kind.RAMP, Kind.STOPPED])
+_REFUSED = 429  # whatever else it means, it is not paid for
 _KEEPS = frozenset([Kind.OVERLOADED, Kind.TRANSIENT])
 _ANY = RequestFacts(endpoint=Endpoint.CHAT)  # to see which units a provider counts
 
@@ -41,21 +45,30 @@ class Ask:
 
     facts: RequestFacts
     terms: Mapping[str, Any]
+    bill: Mapping[str, Quote]  # by currency: how the call is paid for
     retry: bool = False  # an SDK sends it again by itself
 
 
 class Counter:
     """Puts a provider's view of requests into the terms of one limiter."""
 
-    def __init__(self, limiter: Limiter | AsyncLimiter, provider: Provider) -> None:
+    def __init__(
+        self,
+        limiter: Limiter | AsyncLimiter,
+        provider: Provider,
+        prices: Prices | None = None,
+    ) -> None:
         self.limiter = limiter
         self.provider = provider
         self.tries = Tries(provider.name)
         self.lessons = lessons_of(limiter._store)  # noqa: SLF001 - learned beside it
         self.now_us: Callable[[], int] = limiter._store.now_us  # noqa: SLF001 - readings are in its time
         self.units = frozenset(provider.costs(_ANY).reserved)
+        self._cashier = Cashier(provider, prices)
         for limit in limiter.limits:
-            if limit.unit not in {CONCURRENT, *self.units}:
+            if limit.is_money:
+                self._cashier.open(limit)
+            elif limit.unit not in {CONCURRENT, *self.units}:
                 msg = (
                     f"the limit '{limit}' counts {limit.unit}, which a request to "
                     f"{provider.name} does not state: expected one of "
@@ -94,7 +107,12 @@ class Counter:
         amounts = reserve(limits, costs.charged, costs.reserved)
         terms = {"timeout": timeout, "again": again, **options, "also": also}
         terms.update(amounts)
-        return Ask(facts=facts, terms=terms, retry=again)
+        bill: Mapping[str, Quote] = {}
+        owed = [limit for limit in limits if limit.is_money]
+        if owed:
+            bill, most = self._cashier.most(owed, facts, method, path, body)
+            terms.update(most)
+        return Ask(facts=facts, terms=terms, bill=bill, retry=again)
 
 
 def reserve(
@@ -108,7 +126,7 @@ def reserve(
     amounts: dict[str, int] = {}
     for limit in limits:
         unit = limit.unit
-        if unit != CONCURRENT:
+        if unit != CONCURRENT and not limit.is_money:
             held = amounts.get(unit, reserved.get(unit, 0))
             amounts[unit] = max(charged.get(unit, 0), min(held, limit.amount))
     return amounts
@@ -176,7 +194,10 @@ class Attempt:
         verdict: Verdict = self._counter.provider.judge(
             status, headers, text, self._counter.now_us()
         )
-        self._end(lambda grant: _turned_away(grant, verdict, self._unused(verdict)))
+        unused = self._unused(verdict)
+        if status == _REFUSED:
+            unused.update(nothing(self._ask.bill))
+        self._end(lambda grant: _turned_away(grant, verdict, unused))
         return verdict
 
     def feed(self, data: bytes) -> None:
@@ -196,9 +217,12 @@ class Attempt:
             return
         usage, failure = meter.usage(), meter.failure(self._answered_us)
         if usage is None:
-            actual = provider.partial(facts, meter.flowed())
+            flowed = meter.flowed()
+            actual = provider.partial(facts, flowed)
+            actual.update(partly(self._ask.bill, facts, flowed))
         else:
             actual = provider.charged(facts, usage)
+            actual.update(cost(self._ask.bill, usage))
         if failure is None:
             if usage is not None:
                 key = self._ask.terms.get("key")
@@ -211,7 +235,8 @@ class Attempt:
         """Return the settlement of a call that was turned away: it used nothing."""
         if verdict.kind in _KEEPS:
             return {}  # nobody knows: the reservation stands
-        return {unit: 0 for unit in self._counter.units if unit != "requests"}
+        units = [unit for unit in self._counter.units if unit != "requests"]
+        return {**dict.fromkeys(units, 0), **nothing(self._ask.bill)}
 
     def _end(self, ending: Callable[[Grant], None]) -> None:
         try:

@@ -14,7 +14,12 @@ from typing import TYPE_CHECKING, Any
 from ratekeeper.client import flow
 from ratekeeper.client.attempt import Counter
 from ratekeeper.core.units import micros
-from ratekeeper.errors import LimitExceeded, NeverPossible, ProviderOverloaded
+from ratekeeper.errors import (
+    LimitExceeded,
+    NeverPossible,
+    PriceUnknown,
+    ProviderOverloaded,
+)
 from ratekeeper.limiter import AsyncLimiter, Limiter
 from ratekeeper.providers.catalog import find_provider
 from ratekeeper.providers.facts import Kind, Verdict
@@ -24,10 +29,12 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from ratekeeper.client.attempt import Ask
+    from ratekeeper.client.prices import Prices
     from ratekeeper.providers.catalog import Provider
 
-Refusal = LimitExceeded | NeverPossible | ProviderOverloaded
-REFUSALS = (LimitExceeded, NeverPossible, ProviderOverloaded)  # the same, to catch
+# What a limiter says instead of sending, and the same to catch.
+Refusal = LimitExceeded | NeverPossible | PriceUnknown | ProviderOverloaded
+REFUSALS = (LimitExceeded, NeverPossible, PriceUnknown, ProviderOverloaded)
 
 _RETRY_COUNT = "x-stainless-retry-count"  # how often the SDK has tried before
 
@@ -42,10 +49,11 @@ class Door:
         provider: Provider | str,
         body: type,
         raise_refusals: bool,  # noqa: FBT001 - private
+        prices: Prices | None,
     ) -> None:
         found = find_provider(provider) if isinstance(provider, str) else provider
         self._library = library
-        self._counter = Counter(limiter, found)
+        self._counter = Counter(limiter, found, prices)
         self._body = body
         self._raises = raise_refusals
         self._unsent = unsent_errors(library)
@@ -171,9 +179,10 @@ class SyncDoor(Door):
         body: type,
         wrap: Any = None,
         raise_refusals: bool = False,
+        prices: Prices | None = None,
     ) -> None:
         _expect(limiter, Limiter)
-        super().__init__(library, limiter, provider, body, raise_refusals)
+        super().__init__(library, limiter, provider, body, raise_refusals, prices)
         self._limiter = limiter
         self.wrap = library.HTTPTransport() if wrap is None else wrap
 
@@ -200,9 +209,10 @@ class AsyncDoor(Door):
         body: type,
         wrap: Any = None,
         raise_refusals: bool = False,
+        prices: Prices | None = None,
     ) -> None:
         _expect(limiter, AsyncLimiter)
-        super().__init__(library, limiter, provider, body, raise_refusals)
+        super().__init__(library, limiter, provider, body, raise_refusals, prices)
         self._limiter = limiter
         self.wrap = library.AsyncHTTPTransport() if wrap is None else wrap
 

@@ -22,6 +22,7 @@ import httpx2
 from ratekeeper import __version__
 from ratekeeper.client import check, http, keys
 from ratekeeper.client.faults import Wire
+from ratekeeper.client.prices import book_of
 from ratekeeper.client.terms import Call, Terms
 from ratekeeper.core import units
 from ratekeeper.core.backoff import Backoff, RetryBudget
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
     from ratekeeper.client.check import KeyCheck
     from ratekeeper.client.keys import ApiKey
+    from ratekeeper.client.prices import Prices
     from ratekeeper.client.terms import Gate
     from ratekeeper.core.limits import Limit
     from ratekeeper.stores.memory import MemoryStore
@@ -85,6 +87,7 @@ class Front:
         headers: Mapping[str, str] | None = None,
         transport: httpx2.BaseTransport | httpx2.AsyncBaseTransport | None = None,
         draw: random.Random | None = None,
+        prices: Prices | None = None,
     ) -> None:
         self._provider = find_provider(
             provider, base_url=base_url or base_url_in(os.environ, provider)
@@ -96,6 +99,7 @@ class Front:
         self._limits, self._account = http.account_of(self._provider, said, model, tier)
         self._store = open_store(store, shared=name is not None)
         self._name = name
+        self._prices = book_of(prices)
         self._headers = _own_headers(headers)
         self._timeout_us = _duration_us("timeout", timeout, may_be_none=True)
         base_us = _duration_us("backoff", backoff) or 0

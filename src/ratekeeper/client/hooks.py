@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     import anthropic
 
     from ratekeeper.client.attempt import Ask
+    from ratekeeper.client.prices import Prices
 
 _UNSENT = unsent_errors(httpx2)
 _TIMEOUT_S = 600.0  # the SDK's own
@@ -44,6 +45,7 @@ def anthropic_middleware(
     *,
     provider: str = ...,
     timeout: float | None = ...,
+    prices: Prices | None = ...,
     **options: Any,
 ) -> anthropic.MiddlewareCallable: ...
 @overload
@@ -52,6 +54,7 @@ def anthropic_middleware(
     *,
     provider: str = ...,
     timeout: float | None = ...,
+    prices: Prices | None = ...,
     **options: Any,
 ) -> anthropic.AsyncMiddlewareCallable: ...
 def anthropic_middleware(
@@ -59,6 +62,7 @@ def anthropic_middleware(
     *,
     provider: str = "anthropic",
     timeout: float | None = _TIMEOUT_S,
+    prices: Prices | None = None,
     **options: Any,
 ) -> anthropic.MiddlewareCallable | anthropic.AsyncMiddlewareCallable:
     """Build a middleware that limits each attempt of an Anthropic client.
@@ -66,13 +70,13 @@ def anthropic_middleware(
     A `Limiter` serves `Anthropic`, an `AsyncLimiter` serves `AsyncAnthropic`. A call
     waits in line for at most `timeout` seconds, and no longer than its own time-out; a
     client's time-out is not seen here. `options` are `key`, `priority` and `hold` of
-    `acquire`.
+    `acquire`; `prices` say what calls cost where a limit counts money.
 
     Example:
         >>> limiter = Limiter("50 rpm", "30k itpm", account="anthropic")
         >>> client = Anthropic(middleware=[anthropic_middleware(limiter)])
     """
-    counter = Counter(limiter, find_provider(provider))
+    counter = Counter(limiter, find_provider(provider), prices)
     if isinstance(limiter, Limiter):
         return _Hook(counter, limiter, timeout, options).handle
     return _AsyncHook(counter, limiter, timeout, options).handle
@@ -101,9 +105,9 @@ class _Hook:
             answers.append(call_next(request))
             return getattr(answers[0], "http_response", None)
 
-        ask = _ask(self._counter, request, self._timeout, self._options)
-        plan = flow.attempt(self._counter, ask, MeteredByteStream, _was_sent)
         try:
+            ask = _ask(self._counter, request, self._timeout, self._options)
+            plan = flow.attempt(self._counter, ask, MeteredByteStream, _was_sent)
             flow.run(plan, self._limiter, send)
         except REFUSALS as error:
             raise _refused(self._counter, request, error) from error
@@ -133,9 +137,9 @@ class _AsyncHook:
             answers.append(await call_next(request))
             return getattr(answers[0], "http_response", None)
 
-        ask = _ask(self._counter, request, self._timeout, self._options)
-        plan = flow.attempt(self._counter, ask, AsyncMeteredByteStream, _was_sent)
         try:
+            ask = _ask(self._counter, request, self._timeout, self._options)
+            plan = flow.attempt(self._counter, ask, AsyncMeteredByteStream, _was_sent)
             await flow.run_async(plan, self._limiter, send)
         except REFUSALS as error:
             raise _refused(self._counter, request, error) from error

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import httpx2
 
+from ratekeeper.client.prices import book_of
 from ratekeeper.client.transport import AsyncLimitedTransport, LimitedTransport
 from ratekeeper.errors import ConfigError
 from ratekeeper.limiter import AsyncLimiter, Limiter
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable
 
+    from ratekeeper.client.prices import Prices
     from ratekeeper.core.limits import Limit
     from ratekeeper.core.policy import Account
     from ratekeeper.stores.memory import MemoryStore
@@ -51,12 +53,15 @@ def http_client(
     proxy: str | httpx2.Proxy | None = None,
     verify: ssl.SSLContext | bool = True,
     transport: httpx2.BaseTransport | None = None,
+    prices: Prices | None = None,
 ) -> httpx2.Client:
     """Build an `httpx2.Client` that keeps a provider account's limits.
 
     Say the limits, or the `tier` (and `model`) whose published limits apply. Pass it
     to an SDK as `http_client=`. Limits of one `name` and `store` are shared. The proxy
     is the environment's unless given; `transport` replaces the connections below.
+    With a limit such as `$50/day`, `prices` say what models cost (a mapping, a file in
+    litellm's format or a `price_book`) where genai-prices does not know better.
 
     Example:
         >>> client = http_client("openai", "500 rpm", "120k tpm")
@@ -65,12 +70,13 @@ def http_client(
     found = find_provider(provider)
     said, account = account_of(found, limits, model, tier)
     limiter = Limiter(*said, name=name, store=store, account=account)
+    book = book_of(prices)
 
     def limited(**options: Any) -> LimitedTransport:
         wrap = transport
         if wrap is None:
             wrap = httpx2.HTTPTransport(**connections(), **options)
-        return LimitedTransport(limiter, found, wrap=wrap)
+        return LimitedTransport(limiter, found, wrap=wrap, prices=book)
 
     main, mounts = routes(
         limited, proxy=proxy, verify=verify, own=transport is not None
@@ -95,6 +101,7 @@ def async_http_client(
     proxy: str | httpx2.Proxy | None = None,
     verify: ssl.SSLContext | bool = True,
     transport: httpx2.AsyncBaseTransport | None = None,
+    prices: Prices | None = None,
 ) -> httpx2.AsyncClient:
     """Build an `httpx2.AsyncClient` that keeps a provider account's limits.
 
@@ -103,12 +110,13 @@ def async_http_client(
     found = find_provider(provider)
     said, account = account_of(found, limits, model, tier)
     limiter = AsyncLimiter(*said, name=name, store=store, account=account)
+    book = book_of(prices)
 
     def limited(**options: Any) -> AsyncLimitedTransport:
         wrap = transport
         if wrap is None:
             wrap = httpx2.AsyncHTTPTransport(**connections(), **options)
-        return AsyncLimitedTransport(limiter, found, wrap=wrap)
+        return AsyncLimitedTransport(limiter, found, wrap=wrap, prices=book)
 
     main, mounts = routes(
         limited, proxy=proxy, verify=verify, own=transport is not None

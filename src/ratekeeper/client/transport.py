@@ -14,6 +14,7 @@ from ratekeeper.client.door import AsyncDoor, SyncDoor
 from ratekeeper.client.flow import AsyncMeteredStream, MeteredStream
 
 if TYPE_CHECKING:
+    from ratekeeper.client.prices import Prices
     from ratekeeper.limiter import AsyncLimiter, Limiter
     from ratekeeper.providers.catalog import Provider
 
@@ -36,6 +37,7 @@ class LimitedTransport(httpx2.BaseTransport):
     `hold`, `also`, as in `acquire`; a response carries there what its error means.
     One limiter may serve any number of transports, threads and event loops; without
     `account=` it holds a limit of your own, and knows nothing of a call's flight.
+    Where a limit counts money, `prices` say what calls cost: see `price_book`.
 
     Example:
         >>> limiter = Limiter("500 rpm", "120k tpm", account="openai")
@@ -50,6 +52,7 @@ class LimitedTransport(httpx2.BaseTransport):
         *,
         wrap: httpx2.BaseTransport | None = None,
         raise_refusals: bool = False,
+        prices: Prices | None = None,
     ) -> None:
         self._door = SyncDoor(
             httpx2,
@@ -58,6 +61,7 @@ class LimitedTransport(httpx2.BaseTransport):
             wrap=wrap,
             body=MeteredByteStream,
             raise_refusals=raise_refusals,
+            prices=prices,
         )
 
     def handle_request(self, request: httpx2.Request) -> httpx2.Response:
@@ -80,6 +84,7 @@ class AsyncLimitedTransport(httpx2.AsyncBaseTransport):
         *,
         wrap: httpx2.AsyncBaseTransport | None = None,
         raise_refusals: bool = False,
+        prices: Prices | None = None,
     ) -> None:
         self._door = AsyncDoor(
             httpx2,
@@ -88,6 +93,7 @@ class AsyncLimitedTransport(httpx2.AsyncBaseTransport):
             wrap=wrap,
             body=AsyncMeteredByteStream,
             raise_refusals=raise_refusals,
+            prices=prices,
         )
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:

@@ -1,0 +1,159 @@
+"""Cashier: what a call costs at most before it is sent, and what it came to after.
+
+It looks a model up in the price book and refuses to guess: where nobody has said what
+a call costs, or how long its answer may get, the call is not sent, and the error says
+what to write where.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+from ratekeeper.client.prices import book_of, warm
+from ratekeeper.core.units import Nano
+from ratekeeper.errors import ConfigError, PriceUnknown
+from ratekeeper.providers.facts import Endpoint, Usage
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from typing import NoReturn
+
+    from ratekeeper.client.prices import Prices
+    from ratekeeper.core.limits import Limit
+    from ratekeeper.providers.catalog import Provider
+    from ratekeeper.providers.facts import RequestFacts
+    from ratekeeper.providers.pricing import PriceBook, Quote
+
+_SAFE = 125  # per cent of an input estimate; an estimate of fewer is raised to it
+_FREE = frozenset(["GET", "HEAD", "OPTIONS", "DELETE"])  # they list, show and remove
+_LONGEST = 80  # characters of a name that is shown
+
+
+class Cashier:
+    """Says what calls to one provider cost in the currencies of the limits."""
+
+    def __init__(self, provider: Provider, prices: Prices | None) -> None:
+        self._provider = provider
+        self._prices = prices
+        self._book: PriceBook | None = None if prices is None else book_of(prices)
+        # The estimate of a provider that guesses by characters itself is the likely
+        # figure; money is held for more than is likely.
+        self._margin = max(_SAFE, provider.margin)
+
+    def open(self, limit: Limit) -> PriceBook:
+        """Make ready to count by a limit, ahead of any call.
+
+        A currency nobody knows the rate of is a `ConfigError`.
+        """
+        if self._book is None:
+            self._book = book_of(None)
+        if self._book.rate(self._provider.name, limit.unit) is None:
+            raise ConfigError(
+                f"the limit '{_as_written(limit)}' counts {limit.unit}, and prices are "
+                f"in usd: say how much of it buys a dollar, as prices=price_book(rates="
+                f'{{"{limit.unit}": "0.92"}})'
+            )
+        warm()
+        return self._book
+
+    def most(
+        self,
+        limits: Iterable[Limit],
+        facts: RequestFacts,
+        method: str,
+        path: str,
+        body: bytes,
+    ) -> tuple[dict[str, Quote], dict[str, Nano]]:
+        """Return how a call is paid for, and the most it may cost, by currency.
+
+        Raises `PriceUnknown` where nobody can say.
+        """
+        bill: dict[str, Quote] = {}
+        most: dict[str, Nano] = {}
+        free = facts.endpoint is Endpoint.COUNT_TOKENS or (
+            facts.endpoint is Endpoint.OTHER and method.upper() in _FREE
+        )
+        for limit in limits:
+            unit = limit.unit
+            if unit in most:
+                continue
+            if free:
+                most[unit] = Nano()
+                continue
+            bill[unit], most[unit] = self._priced(limit, facts, path, body)
+        return bill, most
+
+    def _priced(
+        self, limit: Limit, facts: RequestFacts, path: str, body: bytes
+    ) -> tuple[Quote, Nano]:
+        book = self._book or self.open(limit)
+        is_other = facts.endpoint is Endpoint.OTHER
+        name = path.partition("?")[0] if is_other else facts.model
+        quotes = book.quotes(self._provider.name, name, limit.unit)
+        if quotes is None or (is_other and quotes.usual.fee is None):
+            self.open(limit)  # a limit of another limiter may be in any currency
+            _refuse(limit, self._provider, name, is_other=is_other)
+        quote = quotes.of(body)
+        put = -(-facts.input_tokens * self._margin // self._provider.margin)
+        out = 0 if is_other else quote.longest(facts, put)
+        if out is None:
+            raise PriceUnknown(
+                f"the request sets no max_tokens, and how long an answer of {name!r} "
+                f"may get is not known, so '{_as_written(limit)}' cannot hold its "
+                f"price and it was not sent: set max_tokens, or give prices="
+                f'{{"{_shown(name)}": {{"max_output": 4096}}}}'
+            )
+        most = quote.worst(put, out)
+        if most is None:
+            _refuse(limit, self._provider, name, is_other=False)
+        return quote, Nano(most)
+
+
+def _refuse(limit: Limit, provider: Provider, name: str, *, is_other: bool) -> NoReturn:
+    shown = _shown(name)
+    if is_other:
+        raise PriceUnknown(
+            f"what a call to {shown} costs is not known, so '{_as_written(limit)}' "
+            f"cannot count it and it was not sent: give prices="
+            f'{{"*{shown}": {{"request": "0.04"}}}}'
+        )
+    hint = "" if warm() else ", or: pip install 'ratekeeper[prices]'"
+    raise PriceUnknown(
+        f"no full price of '{shown}' at {provider.name} is known, so "
+        f"'{_as_written(limit)}' cannot count the call and it was not sent: give "
+        f'prices={{"{shown}": '
+        f'{{"input": "2.50", "output": "10"}}}}, usd for a million tokens{hint}'
+    )
+
+
+def _as_written(limit: Limit) -> Limit:
+    """Return a limit without the algorithm that money has where none is said."""
+    plain = dataclasses.replace(limit, algorithm=None)
+    return plain if plain.resolved() == limit else limit
+
+
+def _shown(name: str) -> str:
+    text = name[:_LONGEST]
+    return text if text.isprintable() else repr(text)
+
+
+def cost(bill: Mapping[str, Quote], usage: Usage) -> dict[str, int]:
+    """Say what a call came to, now that its answer has told."""
+    return {unit: Nano(quote.actual(usage)) for unit, quote in bill.items()}
+
+
+def partly(
+    bill: Mapping[str, Quote], facts: RequestFacts, flowed: int
+) -> dict[str, int]:
+    """Say what a call came to whose answer did not tell; {}: as reserved."""
+    if flowed <= 0 or not bill:
+        return {}
+    if facts.max_output is not None:
+        flowed = min(flowed, facts.max_output * facts.choices)
+    return cost(bill, Usage(input_tokens=facts.input_tokens, output_tokens=flowed))
+
+
+def nothing(bill: Mapping[str, Quote]) -> dict[str, int]:
+    """Say that a call is not paid for."""
+    return dict.fromkeys(bill, Nano())
