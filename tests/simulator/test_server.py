@@ -86,7 +86,9 @@ def test_stats_can_be_read_and_reset_over_http_and_limits_stay() -> None:
         after = one.get(f"{host}/_stats").json()
 
     assert {"200": 1} == before["by_status"]
-    assert before["by_key"] == {KEY: {"requests": 1, "200": 1}}
+    served = {n: before[f"{n}_served"] for n in ("input_tokens", "output_tokens")}
+    assert {KEY: {"requests": 1, "200": 1, **served}} == before["by_key"]
+    assert served["output_tokens"] > 0
     assert {"reset": True} == reset
     assert 405 == wrong
     assert 429 == refused

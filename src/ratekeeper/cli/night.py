@@ -13,6 +13,7 @@ import dataclasses
 import json
 import random
 import time
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import httpx2
@@ -25,12 +26,15 @@ from ratekeeper.simulator.server import Simulator
 from ratekeeper.stores.memory import MemoryStore
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 SCRIPT = "load-test"
 USERS = ("search", "support", "reports")
+MODEL = "night-owl"
 LIMITS = ("60 rpm", "20k tpm")
 SHARE = "15 rpm"  # what Ratekeeper lets any one caller have of them
+BUDGET = "$0.10/day"  # what it lets a caller spend whom nobody has named
+PRICES = {MODEL: {"input": "15", "output": "75"}}  # made up, as the model is
 BAN_AFTER = 40  # refusals within a minute
 BAN_HOURS = 4
 
@@ -163,7 +167,7 @@ class Side:
         return await self._client.post(
             f"{self._url}/chat/completions",
             json={
-                "model": "gpt-4o-mini",
+                "model": MODEL,
                 "messages": [{"role": "user", "content": "word " * call.words}],
                 "max_tokens": _MAX_TOKENS,
             },
@@ -198,6 +202,7 @@ class Side:
             "tokens_in_vain": self.seen["tokens_in_vain"],
             "busiest_minute": self.seen["worst_minute_requests"],
             "script": {
+                "spent_usd": float(paid(script)),
                 "asked": self.script.asked,
                 "answered": script.get("200", 0),
                 "refused_with_429": script.get("429", 0),
@@ -205,6 +210,7 @@ class Side:
                 "failed": self.script.failed,
             },
             "users": {
+                "spent_usd": float(sum(paid(one) for one in by_key.values())),
                 "asked": self.users.asked,
                 "answered": sum(one.get("200", 0) for one in by_key.values()),
                 "refused_with_429": sum(one.get("429", 0) for one in by_key.values()),
@@ -213,6 +219,13 @@ class Side:
                 "longest_answer_s": round(self.users.longest_s, 2),
             },
         }
+
+
+def paid(counts: Mapping[str, int]) -> Decimal:
+    """Say what a caller's answers cost, by the tokens the provider counted."""
+    price = PRICES[MODEL]
+    total = sum(Decimal(price[way]) * counts.get(f"{way}_tokens", 0) for way in price)
+    return total / Decimal(1_000_000)
 
 
 class _Limits:
@@ -224,18 +237,23 @@ class _Limits:
         known = find_provider("openai")
         account = AsyncLimiter(*LIMITS, store=store, account=known.account())
         self._share = AsyncLimiter(SHARE, store=store)
+        self._budget = AsyncLimiter(BUDGET, store=store)
         self.transport = AsyncLimitedTransport(
-            account, known, wrap=_wire(), raise_refusals=True
+            account, known, wrap=_wire(), raise_refusals=True, prices=PRICES
         )
 
     def terms(self, who: str) -> dict[str, Any]:
         """Say on whose account and how urgently a caller asks.
 
-        Nobody knows of the stray script: its priority is that of any caller nobody has
-        named, the users' that of people who wait for an answer.
+        Nobody knows of the stray script: its priority and its budget are those of any
+        caller nobody has named, the users' priority that of people who wait for an
+        answer.
         """
+        also = [(self._share, who)]
+        if who not in USERS:
+            also.append((self._budget, who))
         terms = {
-            "also": [(self._share, who)],
+            "also": also,
             "timeout": self._patience_s,
             "priority": "interactive" if who in USERS else "normal",
         }

@@ -16,12 +16,15 @@ from rich.text import Text
 from ratekeeper.cli.night import (
     BAN_AFTER,
     BAN_HOURS,
+    BUDGET,
     CALLS,
     FIRED_FOR_S,
     FIRED_FROM_S,
     LIMITS,
+    SCRIPT,
     SHARE,
     USERS,
+    paid,
 )
 
 if TYPE_CHECKING:
@@ -67,6 +70,7 @@ class Screen:
             _count("refused with 429", script.refused, _BAD),
             _count("held back by Ratekeeper", script.held, _HELD),
             _count("waiting", script.open, ""),
+            _line("  spent", _dollars(side)),
             Text(),
             _line("OTHER USERS", f"{users.asked} asked"),
             self._dots(users),
@@ -137,6 +141,11 @@ def _count(name: str, count: int, style: str) -> Text:
     return _line(f"  {name}", said)
 
 
+def _dollars(side: Side) -> Text:
+    spent = paid(side.seen.get("by_key", {}).get(f"sk-{SCRIPT}", {}))
+    return Text(f"${spent:.2f}", style="" if spent else _NOTHING)
+
+
 def _ban(side: Side) -> Text:
     if side.banned_at_s is None:
         return Text("open", style=_GOOD)
@@ -149,8 +158,8 @@ def opening() -> str:
         f"An account of {', '.join(LIMITS)}; {BAN_AFTER} refusals in a minute ban it for "
         f"{BAN_HOURS} hours.\n"
         f"{len(USERS)} programs share it, then a load test joins by mistake; both sides "
-        f"see the same.\nWith Ratekeeper, any one caller may have {SHARE} of it. "
-        "The night takes a minute."
+        f"see the same.\nWith Ratekeeper a caller may have {SHARE}, one nobody has named "
+        f"{BUDGET}."
     )
 
 
@@ -176,14 +185,14 @@ def summary(figures: dict[str, Any]) -> Table:
     table.add_column("with Ratekeeper", justify="right")
     without, kept = figures["without"], figures["with"]
 
-    def row(name: str, *path: str, bad: bool = False) -> None:
+    def row(name: str, *path: str, bad: bool = False, form: str = "{:,}") -> None:
         cells = []
         for side in (without, kept):
             value: Any = side
             for step in path:
                 value = value[step]
             style = _NOTHING if not value else _BAD if bad else ""
-            cells.append(Text(f"{value:,}", style=style))
+            cells.append(Text(form.format(value), style=style))
         table.add_row(name, *cells)
 
     row("calls that reached the provider", "reached_the_provider")
@@ -195,6 +204,7 @@ def summary(figures: dict[str, Any]) -> Table:
     row("  answered", "script", "answered")
     row("  refused with 429", "script", "refused_with_429", bad=True)
     row("  held back by Ratekeeper, never sent", "script", "held_back")
+    row(f"  spent, of a budget of {BUDGET}", "script", "spent_usd", form="${:.2f}")
     table.add_section()
     row("other users: calls", "users", "asked")
     row("  answered", "users", "answered")

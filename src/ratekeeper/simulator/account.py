@@ -90,11 +90,11 @@ class Account:
         if self.dialect.debits:
             self._settle(call, admitted, tokens)
 
-    def answered(self, call: Call, admitted: Admitted, tokens: int) -> None:
-        """True the limits up to what an answer (whole or cut) has used."""
+    def answered(self, call: Call, admitted: Admitted, tokens: int, key: str) -> None:
+        """True the limits up to what an answer (whole or cut) to a key has used."""
         self._settle(call, admitted, tokens)
         if call.endpoint not in _GIVES_NOTHING:
-            self.stats.served(call.input_tokens, tokens)
+            self.stats.served(key, call.input_tokens, tokens)
 
     def _settle(self, call: Call, admitted: Admitted, tokens: int) -> None:
         if self._settles and admitted.costs:

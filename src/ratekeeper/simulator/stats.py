@@ -64,12 +64,15 @@ class Stats:
     def answered(self, status: int, key: str) -> None:
         """Count a response by its status, and whose it was."""
         self.by_status[status] += 1
+        counts = self._of(key)
+        counts["requests"] += 1
+        counts[str(status)] += 1
+
+    def _of(self, key: str) -> collections.Counter[str]:
         shown = mask(key)
         if shown not in self._keys and len(self._keys) >= _MOST_KEYS:
             shown = OTHERS
-        counts = self._keys.setdefault(shown, collections.Counter())
-        counts["requests"] += 1
-        counts[str(status)] += 1
+        return self._keys.setdefault(shown, collections.Counter())
 
     def admit(self, now: int, tokens: int) -> None:
         """Count an admitted call in the window of 60 s that ends now."""
@@ -91,8 +94,11 @@ class Stats:
         """Count a call that no longer is."""
         self.in_flight -= 1
 
-    def served(self, input_tokens: int, output_tokens: int) -> None:
-        """Count the tokens of an answer, whole or cut."""
+    def served(self, key: str, input_tokens: int, output_tokens: int) -> None:
+        """Count the tokens of an answer, whole or cut, and whose they were."""
+        counts = self._of(key)
+        counts["input_tokens"] += input_tokens
+        counts["output_tokens"] += output_tokens
         self.input_tokens_served += input_tokens
         self.output_tokens_served += output_tokens
 

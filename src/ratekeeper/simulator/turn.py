@@ -80,7 +80,8 @@ class Turn:
             else:
                 await self._whole(answer, admitted)
         finally:
-            account.answered(call, admitted, self._generated)
+            key = account.dialect.key(self._exchange.headers)
+            account.answered(call, admitted, self._generated, key)
 
     def _answer(self) -> Answer:
         """Think of an answer."""
