@@ -18,6 +18,8 @@ import pytest
 from ratekeeper import (
     AuthenticationError,
     BillingStopped,
+    BudgetExceeded,
+    Client,
     ConfigError,
     LimitExceeded,
     ProviderThrottled,
@@ -25,6 +27,7 @@ from ratekeeper import (
     RatekeeperError,
 )
 from ratekeeper.client.check import KeyStatus
+from ratekeeper.simulator.server import Simulator, serving
 from tests.client import clients, wire
 from tests.client.clients import CHAT, KEY, OK, Told, error, virtual
 
@@ -411,3 +414,20 @@ def test_row_63_a_trailing_slash_makes_no_difference(kind: str) -> None:
         urls.append(str(told.requests[0].url))
 
     assert ["https://relay.example/v1/chat/completions"] * 2 == urls
+
+
+def test_row_48_a_budget_of_a_dollar_stops_at_a_dollar_or_before() -> None:
+    prices = {"m": {"input": "100", "output": "1000"}}
+    body = {"model": "m", "messages": CHAT["messages"], "max_tokens": 100}
+    there = Simulator("openai", ["1M rpm", "1B tpm"])
+    with (
+        serving(there) as url,
+        Client(url, api_key=KEY, limits=["$1/day"], prices=prices) as ai,
+    ):
+        results = ai.batch_chat([body] * 60, concurrency=8)
+
+    stats = there.stats
+    spent = stats["input_tokens_served"] * 100 + stats["output_tokens_served"] * 1000
+    failed = [one for one in results if isinstance(one, Exception)]
+    assert {BudgetExceeded} == {type(one) for one in failed}
+    assert 0 < spent <= 1_000_000  # millionths of a dollar
