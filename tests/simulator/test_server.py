@@ -14,6 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import httpx2
 import pytest
+from uvicorn.protocols.http import auto
+from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from ratekeeper.errors import ConfigError
 from ratekeeper.simulator import server
@@ -457,14 +460,16 @@ HEAD = (
 )
 
 
+@pytest.mark.parametrize("protocol", [HttpToolsProtocol, H11Protocol])
 @pytest.mark.parametrize(
     ("whole", "begun"),
     [("", ""), ("", "GET /v1/models HT"), (HEAD.format(0), "GET /v1/models HT")],
     ids=["silent", "slow", "slow in its second request"],
 )
 def test_who_never_finishes_a_head_is_hung_up_on(
-    whole: str, begun: str, monkeypatch: pytest.MonkeyPatch
+    whole: str, begun: str, protocol: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(auto, "AutoHTTPProtocol", protocol)
     monkeypatch.setattr(server, "_HEAD_S", 0.3)
     with serving(Simulator()) as url, _wire(url) as wire:
         got = b""

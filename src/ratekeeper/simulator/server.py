@@ -266,15 +266,51 @@ def _server(simulator: Simulator) -> uvicorn.Server:
     import uvicorn
     from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
-    class Wire(AutoHTTPProtocol):  # type: ignore[misc, valid-type]  # h11 or httptools
+    protocol = _timed(_known_to(simulator, AutoHTTPProtocol))
+    if hasattr(protocol, "on_headers_complete"):  # h11 has a bound of its own
+        protocol = _bounded(protocol)
+    config = uvicorn.Config(
+        simulator,
+        http=protocol,
+        ws="none",
+        lifespan="off",
+        interface="asgi3",
+        log_config=None,
+        log_level=logging.CRITICAL,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        timeout_keep_alive=_KEEP_ALIVE_S,
+        timeout_graceful_shutdown=0,
+        limit_concurrency=_MOST_CONNECTIONS,
+        workers=1,
+    )
+    return uvicorn.Server(config)
+
+
+def _known_to(simulator: Simulator, protocol: Any) -> Any:
+    """Make a protocol tell the simulator of connections and how to end them."""
+
+    class Known(protocol):  # type: ignore[misc]
         app_state: dict[str, Any]
-        cycle: Any  # the request that is being answered, or was last
-        late: asyncio.TimerHandle | None = None
 
         def connection_made(self, transport: asyncio.Transport) -> None:
             super().connection_made(transport)
             self.app_state = {**self.app_state, TRANSPORT: transport}
             simulator.connected()
+
+    return Known
+
+
+def _timed(protocol: Any) -> Any:
+    """Make a protocol hang up on a head that does not arrive."""
+
+    class Timed(protocol):  # type: ignore[misc]
+        cycle: Any  # the request that is being answered, or was last
+        late: asyncio.TimerHandle | None = None
+
+        def connection_made(self, transport: asyncio.Transport) -> None:
+            super().connection_made(transport)
             self.late = self.loop.call_later(_HEAD_S, transport.abort)
 
         def data_received(self, data: bytes) -> None:
@@ -295,24 +331,7 @@ def _server(simulator: Simulator) -> uvicorn.Server:
                 self.late.cancel()
                 self.late = None
 
-    config = uvicorn.Config(
-        simulator,
-        # h11 has a bound of its own.
-        http=_bounded(Wire) if hasattr(Wire, "on_headers_complete") else Wire,
-        ws="none",
-        lifespan="off",
-        interface="asgi3",
-        log_config=None,
-        log_level=logging.CRITICAL,
-        access_log=False,
-        proxy_headers=False,
-        server_header=False,
-        timeout_keep_alive=_KEEP_ALIVE_S,
-        timeout_graceful_shutdown=0,
-        limit_concurrency=_MOST_CONNECTIONS,
-        workers=1,
-    )
-    return uvicorn.Server(config)
+    return Timed
 
 
 def _bounded(protocol: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The providers that are OpenAI with a twist, one entry each.
+"""The providers that are OpenAI with a twist, one entry each: a table, and so long.
 
 Texts, codes and headers are as such providers have been seen to send them. What an entry
 leaves out is as with OpenAI.
