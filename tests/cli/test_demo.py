@@ -81,6 +81,15 @@ def test_with_ratekeeper_no_429_and_the_script_held_to_its_share(
     assert 3 == kept["users"]["answered"]
 
 
+def test_the_spend_of_a_caller_nobody_named_stops_at_its_budget(
+    short_night: tuple[Side, Side, list[float]],
+) -> None:
+    without, kept = (side.figures()["script"]["spent_usd"] for side in short_night[:2])
+
+    assert 0 < kept <= 0.10
+    assert without > 2 * kept
+
+
 def test_what_callers_saw_is_what_the_providers_counted(
     short_night: tuple[Side, Side, list[float]],
 ) -> None:
@@ -247,6 +256,9 @@ def test_the_whole_night_ends_in_time_and_its_figures_add_up() -> None:
     assert 1 == figures["without"]["bans"]
     assert (0, 0, 0) == (kept["refused_with_429"], kept["bans"], kept["tokens_in_vain"])
     assert kept["users"]["answered"] == kept["users"]["asked"]
+    assert (
+        kept["script"]["spent_usd"] <= 0.10 < figures["without"]["script"]["spent_usd"]
+    )
     for side in (figures["without"], kept):
         script = side["script"]
         ends = ("answered", "refused_with_429", "held_back", "failed")

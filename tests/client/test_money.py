@@ -292,6 +292,18 @@ def test_a_cut_stream_pays_for_no_more_than_its_bound() -> None:
     assert case.used() <= held
 
 
+def test_a_cut_stream_without_a_bound_pays_for_what_flowed() -> None:
+    case = Case(prices={"m": {**PRICES["m"], "max_output": 700}})
+    ask = case.ask(max_tokens=None)
+    attempt = Attempt(case.counter, ask, case.limiter.acquire(**ask.terms))
+    attempt.answered(STREAMED)
+    for part in events(*(delta("word ") for _ in range(200)), done=False):
+        attempt.feed(part)
+    attempt.end()
+
+    assert Decimal("0.2") <= case.used() < Decimal("0.5")
+
+
 def test_a_stream_of_which_nothing_flowed_keeps_the_worst_case() -> None:
     case = Case()
     attempt = case.begin()
@@ -399,6 +411,23 @@ def test_the_plain_client_raises_what_happened() -> None:
         spent = ai.batch_chat([CHAT, {**CHAT, "model": "x"}])
 
         assert [BudgetExceeded, PriceUnknown] == [type(one) for one in spent]
+
+
+def test_a_relays_client_counts_its_dollars_as_yuan() -> None:
+    prices = {"gpt-4o": {"input": "2.50"}}
+    there = Simulator("holysheep", ["1000 rpm", "1M tpm"])
+    with (
+        serving(there) as url,
+        Client(
+            "holysheep", api_key=KEY, base_url=url, limits="1 cny/day", prices=prices
+        ) as ai,
+    ):
+        ai.chat_completion(model="gpt-4o", messages=MESSAGES, max_tokens=90)
+        (row,) = ai.limiter.status().values()
+
+    put, out = there.stats["input_tokens_served"], there.stats["output_tokens_served"]
+    assert out > 0
+    assert (put * Decimal("2.50") + out * Decimal(15)) / 10**6 == row.used
 
 
 def test_streams_are_paid_by_their_usage() -> None:

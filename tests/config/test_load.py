@@ -53,6 +53,18 @@ MALFORMED = [
     ("provider: {}", "1: provider: not a known name (did you mean 'providers'?)"),
     ("providers: []", "1: providers: Expected object"),
     ("providers: 7", "1: providers: Expected object"),
+    ("prices: 7", "1: prices: Expected object"),
+    ("prices: {m: 7}", "1: prices.m: Expected object"),
+    ("prices:\n  m: {inptu: 1}", "prices.m.inptu: not a known name (did you mean 'in"),
+    ("prices:\n  m: {input: -1}", "2: prices.m: the price of 'm': input is no price"),
+    ("prices:\n  m: {input: x}", "input is no price"),
+    ("prices:\n  m: {input: .nan}", "input is no price"),
+    ("prices:\n  m: {input: [1]}", "prices.m.input: Expected"),
+    ("prices:\n  m: {cache_read: 1}", "2: prices.m: the price of 'm': a cache is"),
+    ("prices:\n  m: {input: 1, currency: dollars}", "ISO 4217"),
+    ("rates: [eur]", "1: rates: Expected object"),
+    ("rates:\n  eur: 0", "2: rates.eur: the rate 'eur'"),
+    ("rates:\n  euro: 1", "2: rates.euro: the rate 'euro'"),
     ("providers: {openai: 7}", "1: providers.openai: Expected object"),
     ("providers:\n  opnai: {}", "2: providers.opnai: "),
     ("providers:\n  opnai: {}", "openai"),
@@ -139,6 +151,21 @@ def _parsed(name: str, account: object) -> tuple[object, ...]:
 
     assert isinstance(account, Account)
     return parse_limits(limits_of(name, account))
+
+
+def test_a_file_gives_prices_and_rates(tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text(
+        'prices:\n  my-model: {input: 2.50, output: "10"}\nrates: {holysheep/cny: 1}\n'
+    )
+    config = load(path)
+
+    assert (2.5, "10", None) == (
+        config.prices["my-model"].input,
+        config.prices["my-model"].output,
+        config.prices["my-model"].cache_read,
+    )
+    assert {"holysheep/cny": 1} == config.rates
 
 
 @pytest.mark.parametrize(("text", "says"), MALFORMED)

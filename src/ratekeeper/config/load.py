@@ -14,14 +14,15 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import msgspec
 
-from ratekeeper.config.model import Account, Config, Provider
+from ratekeeper.config.model import Account, Config, Price, Provider
 from ratekeeper.core.limits import parse_limits
 from ratekeeper.errors import ConfigError
 from ratekeeper.providers.catalog import find_provider
 from ratekeeper.providers.presets import preset
+from ratekeeper.providers.pricing import PriceBook
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 _LARGEST = 1 << 20  # bytes; a config of ten thousand accounts is smaller
@@ -204,12 +205,15 @@ def _value_of(
 
 def _mistakes(data: Any, lines: Lines) -> Iterator[Mistake]:
     """Find everything that is wrong, from the outside in."""
-    if not isinstance(data, dict) or not isinstance(data.get("providers", {}), dict):
+    tables = ("providers", "prices", "rates")
+    if not isinstance(data, dict) or not all(
+        isinstance(data.get(name, {}), dict) for name in tables
+    ):
         yield from _shape(data, Config, (), lines)
         return
-    yield from _shape(
-        {k: v for k, v in data.items() if k != "providers"}, Config, (), lines
-    )
+    rest = {k: v for k, v in data.items() if k not in tables}
+    yield from _shape(rest, Config, (), lines)
+    yield from _money(data.get("prices", {}), data.get("rates", {}), lines)
     for name, provider in data.get("providers", {}).items():
         path: tuple[str | int, ...] = ("providers", name)
         try:
@@ -226,6 +230,28 @@ def _mistakes(data: Any, lines: Lines) -> Iterator[Mistake]:
             here = (*path, "accounts", at)
             wrong = list(_shape(account, Account, here, lines))
             yield from wrong or _account(name, account, here, lines)
+
+
+def _money(
+    prices: dict[str, Any], rates: dict[str, Any], lines: Lines
+) -> Iterator[Mistake]:
+    """Find what is wrong in prices and in the rates of currencies."""
+    for model, price in prices.items():
+        path = ("prices", model)
+        wrong = list(_shape(price, Price, path, lines))
+        yield from wrong or _told(path, lines, lambda: PriceBook({model: price}))  # noqa: B023 - called at once
+    for name, rate in rates.items():
+        path = ("rates", name)
+        yield from _told(path, lines, lambda: PriceBook(rates={name: rate}))  # noqa: B023 - called at once
+
+
+def _told(
+    path: tuple[str | int, ...], lines: Lines, check: Callable[[], object]
+) -> Iterator[Mistake]:
+    try:
+        check()
+    except ConfigError as error:
+        yield _mistake(path, lines, str(error))
 
 
 def _account(

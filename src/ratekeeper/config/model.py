@@ -25,7 +25,23 @@ class Provider(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     accounts: list[Account] = []
 
 
+class Price(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What a model costs: a million tokens, unless it says otherwise."""
+
+    input: str | float | int | None = None
+    output: str | float | int | None = None
+    cache_read: str | float | int | None = None
+    cache_write: str | float | int | None = None
+    cache_write_1h: str | float | int | None = None
+    request: str | float | int | None = None
+    max_output: int | None = None
+    context: int | None = None
+    currency: str = "usd"
+
+
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A whole file."""
 
     providers: dict[str, Provider] = {}
+    prices: dict[str, Price] = {}
+    rates: dict[str, str | float | int] = {}
