@@ -75,6 +75,9 @@ _SINGULAR = {
     "input_token": "input_tokens",
     "output_token": "output_tokens",
 }
+_KNOWN_UNITS = tuple(_SINGULAR.values())
+_SLIP = 0.82  # as near to a known unit as "in_tokens" and "tokn": a slip, not a unit
+_SHORTEST_SLIP = 3  # letters: "req" is one, "re" may be anything
 _SPACED = {*_ALIASES, *_SINGULAR, *_SINGULAR.values(), CONCURRENT}
 _GLUED = re.compile(r"([0-9][0-9._]*[kKMB]?)([A-Za-z][A-Za-z_]*)", re.ASCII)
 _UNIT = re.compile(r"[a-z][a-z0-9_]{0,62}", re.ASCII)
@@ -259,6 +262,9 @@ def _fault(limit: Limit) -> str | None:
     unit = limit.unit
     if not isinstance(unit, str) or not _UNIT.fullmatch(unit) or unit in _NO_UNITS:
         return "expected a unit such as requests, tokens or my_unit"
+    meant = _meant(unit)
+    if meant:
+        return f"expected a unit such as requests (did you mean '{meant}'?)"
     if algorithm is not None and not isinstance(algorithm, Algorithm):
         return "expected an Algorithm, for example Algorithm.SLIDING_WINDOW"
     if type(limit.window_us) is not int:
@@ -285,6 +291,22 @@ def _fault(limit: Limit) -> str | None:
     ):
         return "paced is for windows up to an hour; leave `using` out"
     return None
+
+
+def _meant(unit: str) -> str:
+    """Return the known unit that another one must be a slip for, "" if it is none.
+
+    A unit of one's own may have any other name; nobody would ever count one like this.
+    """
+    if unit in _KNOWN_UNITS:
+        return ""
+    stem = unit.removesuffix("s")
+    for known in _KNOWN_UNITS:
+        if len(stem) >= _SHORTEST_SLIP and known.startswith(stem):
+            return known
+    words = [*_SINGULAR, *_KNOWN_UNITS]
+    near = difflib.get_close_matches(unit, words, n=1, cutoff=_SLIP)
+    return _SINGULAR.get(near[0], near[0]) if near else ""
 
 
 def _load_zone(zone: str) -> zoneinfo.ZoneInfo:
@@ -388,7 +410,11 @@ class _Parser:
                 f"its period, for example '{word}/minute'"
                 f"{_near(word, [*_ALIASES, CONCURRENT])}"
             )
-        return _SINGULAR.get(word, word), self._slash_period()
+        unit = _SINGULAR.get(word, word)
+        meant = _meant(unit)
+        if meant:
+            self._wrong(f"expected a unit such as requests (did you mean '{meant}'?)")
+        return unit, self._slash_period()
 
     def _slash_period(self) -> int:
         if self._take("'/' and a period, for example '/minute'") != "/":
