@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ratekeeper.core.decision import Denied, LimitStatus
     from ratekeeper.core.limits import Algorithm, Limit
     from ratekeeper.errors import (
+        AnswerTooLarge,
         AuthenticationError,
         BillingStopped,
         BudgetExceeded,
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Algorithm",
+    "AnswerTooLarge",
     "AsyncClient",
     "AsyncLimitedTransport",
     "AsyncLimiter",

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 __all__ = [
+    "AnswerTooLarge",
     "AuthenticationError",
     "BillingStopped",
     "BudgetExceeded",
@@ -123,6 +124,10 @@ class ProviderError(RatekeeperError):
         self.body = body
         self.attempts = attempts
         self.provider = provider
+
+
+class AnswerTooLarge(ProviderError):
+    """The answer is larger than a client reads: see its `max_answer`."""
 
 
 class AuthenticationError(ProviderError):

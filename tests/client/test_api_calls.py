@@ -11,6 +11,7 @@ import httpx2
 import pytest
 
 from ratekeeper import (
+    AnswerTooLarge,
     AsyncClient,
     Client,
     ConfigError,
@@ -197,16 +198,39 @@ def test_an_error_inside_a_200_is_that_error(kind: str) -> None:
     assert 2 == len(told.requests)
 
 
+LARGE = {
+    "declared": wire.Script(wire.http(200, b" " * 1001, "content-type: x")),
+    "found": wire.Script(wire.STREAM_HEAD, *wire.chunked(*[b" " * 91] * 11)),
+    "never sent": wire.Script(b"HTTP/1.1 200 OK\r\ncontent-length: 1001\r\n\r\n", 5.0),
+}
+
+
+@pytest.mark.parametrize("script", LARGE.values(), ids=LARGE)
 def test_an_answer_beyond_the_bound_is_not_read(
-    make: clients.Opened, monkeypatch: pytest.MonkeyPatch
+    make: clients.Opened, script: wire.Script
 ) -> None:
-    monkeypatch.setattr("ratekeeper.client.call._LARGEST", 1 << 20)
     with (
-        wire.Wire(wire.http(200, b" " * (3 << 20), "content-type: x")) as server,
-        make(server.url) as ai,
-        pytest.raises(ProviderError, match="more than 1 MiB, which was not read"),
+        wire.Wire(script) as server,
+        make(server.url, max_answer=1000, limits=["1M rpm", "20 concurrent"]) as ai,
     ):
-        ai.chat()
+        with pytest.raises(AnswerTooLarge, match="more than 1,000 bytes") as failed:
+            ai.do(lambda client: client.request("POST", "/responses", json={}))
+        used = ai.used()
+
+    assert (200, 1) == (failed.value.status, failed.value.attempts)
+    assert 1 == len(server.requests)
+    assert [1, 0] == used
+
+
+def test_an_answer_of_just_the_bound_is_read(make: clients.Opened) -> None:
+    body = wire.completion()
+    with (
+        wire.Wire(wire.http(200, body, "content-type: x")) as server,
+        make(server.url, max_answer=len(body)) as ai,
+    ):
+        answer = ai.chat()
+
+    assert "1" == answer["id"]
 
 
 def test_a_closed_client_says_so(kind: str) -> None:
@@ -223,6 +247,7 @@ def test_a_closed_client_says_so(kind: str) -> None:
 
 BAD: dict[str, list[Any]] = {
     "attempts": [0, -1, 1.5, True, None, "3"],
+    "max_answer": [0, -1, 1.5, True, None, "3"],
     "timeout": [-1, "5", math.nan, True],
     "connect_timeout": [0, -1, None],
     "read_timeout": [0, math.nan, None],

@@ -36,6 +36,7 @@ TERMS = Terms(
     now_us=lambda: 1_800_000_000_000_000,
     priority="normal",
     resend_lost=False,
+    max_answer=1 << 20,
 )
 
 _json = st.recursive(

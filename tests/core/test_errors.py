@@ -10,6 +10,7 @@ from ratekeeper import errors
 from ratekeeper.errors import RatekeeperError
 
 ALL = [
+    errors.AnswerTooLarge("no", status=200, attempts=1, provider="openai"),
     errors.AuthenticationError("no", status=401, provider="openai"),
     errors.BillingStopped("no", status=402, body="out of credit", attempts=1),
     errors.BudgetExceeded("spent", retry_after_s=5.0, limit="$5/day"),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ratekeeper.client import refusals
 from ratekeeper.client.tries import THROTTLING
-from ratekeeper.errors import ProviderError
+from ratekeeper.errors import AnswerTooLarge, ProviderError
 from ratekeeper.providers.facts import Kind, Verdict
 
 if TYPE_CHECKING:
@@ -76,6 +76,18 @@ def strange(
         f"{terms.wire.host} answered {status} {what}",
         status=status,
         body=refusals.text_of(body, terms.key),
+        attempts=attempts,
+        provider=terms.provider.name,
+    )
+    return Failed(error=error)
+
+
+def too_large(terms: Terms, attempts: int) -> Failed:
+    """Return the failure for an answer that is larger than a client reads."""
+    error = AnswerTooLarge(
+        f"{terms.wire.host} answered with more than {terms.max_answer:,} bytes, which "
+        "were not read: raise max_answer= if they are wanted",
+        status=200,
         attempts=attempts,
         provider=terms.provider.name,
     )

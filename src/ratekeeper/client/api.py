@@ -48,8 +48,10 @@ class Client(Front):
     what comes before the first chunk, and `read_timeout` each gap after it. `attempts`
     counts the first one; waits between them are random up to `backoff`, doubled each
     time, and never shorter than the provider's hint. A POST whose answer was lost may
-    have been paid for and is not sent again unless `resend_lost`. The proxy is the
-    environment's unless given. Clients of one `name` and `store` share their limits.
+    have been paid for and is not sent again unless `resend_lost`. Of an answer at most
+    `max_answer` bytes are read (64 MiB unless said), and a larger one is
+    `AnswerTooLarge`; a stream has no such bound. The proxy is the environment's unless
+    given. Clients of one `name` and `store` share their limits.
     With a limit such as `$50/day`, `prices` say what models cost: see `http_client`.
 
     Example:

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("ratekeeper")
 
-_LARGEST = 256 * 2**20  # bytes of one answer: above a full batch of embeddings
 _LARGEST_ERROR = 2**20  # bytes of an error that are read
 _FIRST_ERROR = 400  # statuses from here on are errors
 _REPEATABLE = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})  # RFC 9110, 9.2.2
@@ -42,7 +41,7 @@ class Held(httpx2.ConnectError):
 
 
 class TooLarge(Exception):
-    """An answer is larger than a client reads; the message says how large."""
+    """An answer is larger than it may be."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -155,11 +154,11 @@ def _attempt(
             return (yield from _turned_away(terms, turn, answer, attempt))
         if call.stream and "json" not in answer.headers.get("content-type", ""):
             return (yield from _opened(call, terms, turn, answer, attempt))
-        body = yield Read(answer, turn, _LARGEST)
+        body = yield Read(answer, turn, terms.max_answer)
     except Held as held:
         raise held.why from None
-    except TooLarge as bound:
-        return answers.strange(f"with {bound}, which was not read", terms, attempt)
+    except TooLarge:
+        return answers.too_large(terms, attempt)
     except httpx2.HTTPError as error:
         return _lost(error, call, terms, turn, attempt)
     outcome = answers.parsed(answer, body, terms, attempt)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ratekeeper.client.terms import Turn
     from ratekeeper.runtime.desk import Desk
 
+_DIGITS = 20  # of a length that are read
 _GRACE_S = 0.05  # so that a time-out of HTTP itself, which knows more, comes first
 
 
@@ -88,11 +89,16 @@ async def _deadline(turn: Turn) -> AsyncIterator[None]:
 def _check(turn: Turn, size: int, most: int) -> None:
     """Stop reading a body that is out of time or out of bounds."""
     if size > most:
-        msg = f"more than {most >> 20} MiB"
-        raise TooLarge(msg)
+        raise TooLarge
     if turn.is_over():
         msg = "the deadline of the call has passed"
         raise httpx2.ReadTimeout(msg)
+
+
+def _declared(answer: httpx2.Response) -> int:
+    """Return how many bytes an answer says that it has, 0 where it does not."""
+    said = answer.headers.get("content-length", "")
+    return int(said[:_DIGITS]) if said.isascii() and said.isdigit() else 0
 
 
 def run(plan: Generator[Effect, Any, Any], http: httpx2.Client, desk: Desk) -> Any:
@@ -117,6 +123,7 @@ def _read(answer: httpx2.Response, turn: Turn, most: int) -> bytes:
     turn.reset()
     pieces, size = [], 0
     try:
+        _check(turn, _declared(answer), most)
         for piece in answer.iter_bytes():
             pieces.append(piece)
             size += len(piece)
@@ -151,6 +158,7 @@ async def _read_async(answer: httpx2.Response, turn: Turn, most: int) -> bytes:
     turn.reset()
     pieces, size = [], 0
     try:
+        _check(turn, _declared(answer), most)
         async for piece in answer.aiter_bytes():
             pieces.append(piece)
             size += len(piece)

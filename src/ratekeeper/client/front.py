@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 _LimiterKind = TypeVar("_LimiterKind", Limiter, AsyncLimiter)
 
 TIMEOUT_S = 600.0  # of a whole call, as the official SDKs wait
+MAX_ANSWER = 64 * 2**20  # bytes: ten large images, or a batch of embeddings in base64
 _LONGEST_S = 31 * 24 * 3600.0
 _CAP_US = 20 * units.SECOND  # of the back-off, unless its base is longer
 _CHAT = "/chat/completions"
@@ -79,6 +80,7 @@ class Front:
         attempts: int = 3,
         backoff: float = 1.0,
         resend_lost: bool = False,
+        max_answer: int = MAX_ANSWER,
         priority: str = "normal",
         proxy: str | None = None,
         verify: ssl.SSLContext | bool = True,
@@ -125,6 +127,7 @@ class Front:
             now_us=self._store.now_us,
             priority=Priority.named(priority).name.lower(),
             resend_lost=resend_lost,
+            max_answer=_bytes("max_answer", max_answer),
         )
         self._connect(transport, proxy, verify)
 
@@ -351,6 +354,13 @@ def _positive_us(name: str, value: float) -> int:
         msg = f"{name}={value!r}: expected more than 0 seconds"
         raise ConfigError(msg)
     return found
+
+
+def _bytes(name: str, value: int) -> int:
+    if type(value) is not int or value < 1:
+        msg = f"{name}={value!r}: expected a number of bytes, at least 1"
+        raise ConfigError(msg)
+    return value
 
 
 def _attempts(value: int) -> int:

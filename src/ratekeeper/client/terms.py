@@ -41,6 +41,7 @@ class Terms:
     now_us: Callable[[], int]
     priority: str
     resend_lost: bool
+    max_answer: int
 
 
 class Gate:
