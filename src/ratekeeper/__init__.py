@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ratekeeper.client.hooks import anthropic_middleware
     from ratekeeper.client.http import async_http_client, http_client
     from ratekeeper.client.prices import price_book
+    from ratekeeper.client.tokens import count_exactly
     from ratekeeper.client.transport import AsyncLimitedTransport, LimitedTransport
     from ratekeeper.core.decision import Denied, LimitStatus
     from ratekeeper.core.limits import Algorithm, Limit
@@ -75,6 +76,7 @@ __all__ = [
     "__version__",
     "anthropic_middleware",
     "async_http_client",
+    "count_exactly",
     "http_client",
     "price_book",
 ]
@@ -97,6 +99,7 @@ _HOMES = {
     "PriceBook": "ratekeeper.providers.pricing",
     "anthropic_middleware": "ratekeeper.client.hooks",
     "async_http_client": "ratekeeper.client.http",
+    "count_exactly": "ratekeeper.client.tokens",
     "http_client": "ratekeeper.client.http",
     "price_book": "ratekeeper.client.prices",
 }

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from ratekeeper.client.tokens import FAMILIES, count_exactly
+from ratekeeper import count_exactly
+from ratekeeper.client.tokens import FAMILIES
 from ratekeeper.errors import ConfigError
 from ratekeeper.providers.catalog import find_provider
 from ratekeeper.providers.estimate import EXACT, PER_MESSAGE, Prompt
