@@ -32,6 +32,7 @@ _COUNTED = {
     Endpoint.EMBEDDINGS,
     Endpoint.MESSAGES,
     Endpoint.GENERATE,
+    Endpoint.INTERACTIONS,
     Endpoint.COHERE_CHAT,
     Endpoint.CONVERSE,
 }

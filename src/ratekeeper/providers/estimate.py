@@ -197,7 +197,7 @@ class Prompt:
                 return []
             case {"type": "document", "source": {"type": "text" | "content"}}:
                 return [part["source"], part.get("title"), part.get("context")]
-            case {"type": "file" | "input_file" | "document"}:
+            case {"type": "file" | "input_file" | "document" | "video"}:
                 size = _data_length(part)
                 self.fixed += max(DOCUMENT, size // BASE64_PER_TOKEN)
                 return [part.get("title"), part.get("context")]

@@ -20,6 +20,7 @@ class Dialect(StrEnum):
     OPENAI = "openai"
     ANTHROPIC = "anthropic"
     GEMINI = "gemini"
+    INTERACTIONS = "interactions"  # Gemini's newer one
     COHERE = "cohere"
     BEDROCK = "bedrock"
 
@@ -45,13 +46,21 @@ class Endpoint(StrEnum):
     MESSAGES = "messages"
     COUNT_TOKENS = "count_tokens"
     GENERATE = "generate"  # Gemini's own
+    INTERACTIONS = "interactions"  # Gemini's newer one
     COHERE_CHAT = "cohere_chat"  # Cohere's own
     CONVERSE = "converse"  # Bedrock's own
     OTHER = "other"  # counts as a request and takes no tokens
 
 
 # What is served in a provider's own shape alone, beside OpenAI's.
-NATIVE = frozenset([Endpoint.GENERATE, Endpoint.COHERE_CHAT, Endpoint.CONVERSE])
+NATIVE = frozenset(
+    [
+        Endpoint.GENERATE,
+        Endpoint.INTERACTIONS,
+        Endpoint.COHERE_CHAT,
+        Endpoint.CONVERSE,
+    ]
+)
 
 
 # Output held for a call that sets no bound of its own, until answers have taught better.

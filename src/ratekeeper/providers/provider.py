@@ -31,6 +31,7 @@ from ratekeeper.providers.facts import (
 )
 from ratekeeper.providers.gemini import UNAVAILABLE, GeminiShapes
 from ratekeeper.providers.headers import HeaderRow
+from ratekeeper.providers.interactions import InteractionShapes
 from ratekeeper.providers.openai import OpenAIShapes
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ _SHAPES: Mapping[Dialect, Shapes] = {
     Dialect.OPENAI: OpenAIShapes(),
     Dialect.ANTHROPIC: AnthropicShapes(),
     Dialect.GEMINI: GeminiShapes(),
+    Dialect.INTERACTIONS: InteractionShapes(),
     Dialect.COHERE: CohereShapes(),
     Dialect.BEDROCK: BedrockShapes(),
 }
@@ -255,6 +257,7 @@ _SPOKEN = {
     Endpoint.MESSAGES: Dialect.ANTHROPIC,
     Endpoint.COUNT_TOKENS: Dialect.ANTHROPIC,
     Endpoint.GENERATE: Dialect.GEMINI,
+    Endpoint.INTERACTIONS: Dialect.INTERACTIONS,
     Endpoint.COHERE_CHAT: Dialect.COHERE,
     Endpoint.CONVERSE: Dialect.BEDROCK,
 }
@@ -263,6 +266,7 @@ _UNAVAILABLE_CODES = {
     Dialect.OPENAI: "service_unavailable",
     Dialect.ANTHROPIC: "overloaded_error",
     Dialect.GEMINI: UNAVAILABLE,
+    Dialect.INTERACTIONS: "service_unavailable",
     Dialect.COHERE: "service_unavailable",
     Dialect.BEDROCK: "ServiceUnavailableException",
 }
@@ -270,6 +274,7 @@ _REFUSAL_CODES = {
     Dialect.OPENAI: "rate_limit_exceeded",
     Dialect.ANTHROPIC: "rate_limit_error",
     Dialect.GEMINI: "RESOURCE_EXHAUSTED",
+    Dialect.INTERACTIONS: "rate_limit_exceeded",
     Dialect.COHERE: "rate_limit_exceeded",
     Dialect.BEDROCK: "ThrottlingException",
 }
