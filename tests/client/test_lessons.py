@@ -44,9 +44,10 @@ class Desk:
         provider: str = "deepseek",
         store: MemoryStore | None = None,
         limits: tuple[str, ...] = ("1M rpm", "900M tpm"),
+        prices: Any = None,
     ) -> None:
         self.limiter = Limiter(*limits, store=store or MemoryStore())
-        self.counter = Counter(self.limiter, find_provider(provider))
+        self.counter = Counter(self.limiter, find_provider(provider), prices)
 
     def ask(self, body: bytes | None = None, **options: Any) -> Ask:
         body = chat() if body is None else body
@@ -276,6 +277,22 @@ def test_long_answers_are_held_no_higher_than_a_limit_and_refuse_no_call() -> No
 
     assert 5000 == ask.terms["tokens"]
     desk.limiter.acquire(**ask.terms).release()
+
+
+def test_a_budget_holds_more_for_a_lesson_and_never_less() -> None:
+    prices = {"deepseek-chat": {"input": "1000", "output": "1"}}
+    dearer, cheaper = (
+        Desk(limits=("1M rpm", "$999/day"), prices=prices) for _ in range(2)
+    )
+    chinese = chat("今天天气很好，我们去公园。" * 50)
+    before = dearer.ask(chinese).terms["usd"]
+    for _ in range(120):
+        dearer.call(3 * estimated(dearer, chinese), body=chinese)
+        cheaper.call(estimated(cheaper, chinese) // 2, body=chinese)
+
+    assert cheaper.tokens(chinese) < 0.7 * estimated(cheaper, chinese)
+    assert before == cheaper.ask(chinese).terms["usd"]
+    assert before * 2 < dearer.ask(chinese).terms["usd"]
 
 
 # Exact counts.

@@ -98,8 +98,8 @@ class Counter:
                 f"{', '.join(sorted(OPTIONS))}"
             )
             raise ConfigError(msg)
-        facts = self.provider.read_request(method, path, body)
-        facts = self.lessons.corrected(self.provider.name, facts, options.get("key"))
+        read = self.provider.read_request(method, path, body)
+        facts = self.lessons.corrected(self.provider.name, read, options.get("key"))
         costs = self.provider.costs(facts)
         also = tuple(options.get("also", ()))
         fronts = [self.limiter, *(front for front, _ in also)]
@@ -110,7 +110,9 @@ class Counter:
         bill: Mapping[str, Quote] = {}
         owed = [limit for limit in limits if limit.is_money]
         if owed:
-            bill, most = self._cashier.most(owed, facts, method, path, body)
+            # A budget is never passed: no lesson makes a call cheaper.
+            worst = max(read, facts, key=lambda one: one.input_tokens)
+            bill, most = self._cashier.most(owed, worst, method, path, body)
             terms.update(most)
         return Ask(facts=facts, terms=terms, bill=bill, retry=again)
 
