@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from ratekeeper.providers.pricing import PriceBook, Quote
 
 _SAFE = 125  # per cent of an input estimate; an estimate of fewer is raised to it
+# Reading a member of an Enum is no small price.
+_COUNTS, _OTHER = Endpoint.COUNT_TOKENS, Endpoint.OTHER
 _FREE = frozenset(["GET", "HEAD", "OPTIONS", "DELETE"])  # they list, show and remove
 _LONGEST = 80  # characters of a name that is shown
 
@@ -71,8 +73,8 @@ class Cashier:
         """
         bill: dict[str, Quote] = {}
         most: dict[str, Nano] = {}
-        free = facts.endpoint is Endpoint.COUNT_TOKENS or (
-            facts.endpoint is Endpoint.OTHER and method.upper() in _FREE
+        free = facts.endpoint is _COUNTS or (
+            facts.endpoint is _OTHER and method.upper() in _FREE
         )
         for limit in limits:
             unit = limit.unit
@@ -88,7 +90,7 @@ class Cashier:
         self, limit: Limit, facts: RequestFacts, path: str, body: bytes
     ) -> tuple[Quote, Nano]:
         book = self._book or self.open(limit)
-        is_other = facts.endpoint is Endpoint.OTHER
+        is_other = facts.endpoint is _OTHER
         name = path.partition("?")[0] if is_other else facts.model
         quotes = book.quotes(self._provider.name, name, limit.unit)
         if quotes is None or (is_other and quotes.usual.fee is None):

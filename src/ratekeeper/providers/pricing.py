@@ -164,25 +164,28 @@ class Quote:
 
     def actual(self, usage: Usage) -> int:
         """Return what a call came to."""
-        rows = self.rows
+        put, rows = usage.input_tokens, self.rows
         row = rows[0]
-        for one in rows[1:]:
-            if usage.input_tokens > one.above:
-                row = one
-        put = usage.input_tokens
-        read = min(usage.cache_read_tokens, put)
-        written = min(usage.cache_write_tokens, put - read)
-        long = usage.cache_write_1h_tokens
-        # Not told apart: all of it may have been for an hour.
-        long = written if long is None else min(long, written)
-        total = (
-            (put - read - written) * row.put
-            + read * row.read
-            + (written - long) * row.write
-            + long * row.write_1h
-            + usage.output_tokens * (row.out or 0)
-        )
+        if len(rows) > 1:
+            row = [one for one in rows if put > one.above or not one.above][-1]
+        total = put * row.put + usage.output_tokens * (row.out or 0)
+        if usage.cache_read_tokens or usage.cache_write_tokens:
+            total += _cached(row, usage)
         return -(-(total + (self.fee or 0)) // SCALE)
+
+
+def _cached(row: _Row, usage: Usage) -> int:
+    """Return what caches add to a call's price or take from it."""
+    read = min(usage.cache_read_tokens, usage.input_tokens)
+    written = min(usage.cache_write_tokens, usage.input_tokens - read)
+    long = usage.cache_write_1h_tokens
+    # Not told apart: all of it may have been for an hour.
+    long = written if long is None else min(long, written)
+    return (
+        read * (row.read - row.put)
+        + (written - long) * (row.write - row.put)
+        + long * (row.write_1h - row.put)
+    )
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
