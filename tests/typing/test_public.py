@@ -19,7 +19,11 @@ from ratekeeper import (
     LimitStatus,
     MemoryStore,
     NeverPossible,
+    PriceBook,
+    PriceUnknown,
     RatekeeperError,
+    http_client,
+    price_book,
 )
 from ratekeeper.testing import ManualClock, VirtualLoop, run_virtual
 
@@ -84,6 +88,16 @@ def test_an_async_limiter_is_typed() -> None:
         assert_type(task.result(), Grant)
 
     run_virtual(main(), loop)
+
+
+def test_prices_are_typed() -> None:
+    prices = {"m": {"input": "2.50", "output": Decimal(10), "max_output": 9}}
+    book = price_book(prices, rates={"eur": "0.92"})
+    assert_type(book, PriceBook)
+    for one in (book, prices, None):
+        http_client("openai", "$5/day", prices=one).close()
+
+    assert issubclass(PriceUnknown, RatekeeperError)
 
 
 def test_errors_are_typed() -> None:
