@@ -31,13 +31,12 @@ if TYPE_CHECKING:
 
     Ask = Callable[[], Awaitable[object]]
 
-DOWN_S, UP_S = 30, 330  # five minutes
-END_S = 360
+DOWN_S, UP_S = 80, 380  # five minutes
+END_S = 460
 _TIMEOUT_S = 10.0
-_NORMAL_S = (10, 30)  # when the normal rate is measured
 _NEARLY = 0.95
 _GOOD = 200
-_SPAN_S = 5  # a rate is told over so many seconds
+_SPAN_S = 60  # what a rate is told over: the window of the limit
 
 CHAT: dict[str, Any] = {
     "model": "m",
@@ -61,7 +60,7 @@ class Figures:
     attempts: int  # how often one of them left for the provider
     answered: int  # calls that came to an answer
     normal: float  # answers a second before the outage
-    recovered_s: int  # from the provider's return until that rate is held for good
+    recovered_s: int  # from the provider's return until that rate is held
     quota: int  # what the provider lets through in a minute
 
     @property
@@ -83,8 +82,7 @@ def measure(client: str, fault: str, per_second: int) -> Figures:
     good = [0] * END_S
     for at_s, status in provider.log:
         good[min(int(at_s), END_S - 1)] += status == _GOOD
-    first, last = _NORMAL_S
-    normal = sum(good[first:last]) / (last - first)
+    normal = sum(good[DOWN_S - _SPAN_S : DOWN_S]) / _SPAN_S
     return Figures(
         requests=END_S * per_second,
         attempts=len(provider.log),
@@ -96,13 +94,11 @@ def measure(client: str, fault: str, per_second: int) -> Figures:
 
 
 def _recovery(seconds: list[int], normal: float) -> int:
-    """Return from which second on the normal rate is held for good."""
-    late = [
-        at + 1
-        for at in range(len(seconds) - _SPAN_S)
-        if sum(seconds[at : at + _SPAN_S]) < _NEARLY * normal * _SPAN_S
-    ]
-    return max(late, default=0)
+    """Return the first second from which on the normal rate is held for a minute."""
+    for at in range(len(seconds) - _SPAN_S):
+        if sum(seconds[at : at + _SPAN_S]) >= _NEARLY * normal * _SPAN_S:
+            return at
+    return len(seconds)
 
 
 async def _play(

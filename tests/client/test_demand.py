@@ -169,14 +169,16 @@ def test_a_hint_beyond_the_deadline_ends_all_that_wait_at_once(client: str) -> N
 
     account.run(main())
     refused_s = next(at_s for at_s, status, _ in account.seen if status == 429)
-    # The SDK waits for the hint itself, whose time-out is for one attempt.
-    waits = int(client == "AsyncOpenAI")
+    # The SDK's own call waits for the hint: its time-out is for one attempt.
+    good = [at_s for at_s, status, _ in account.seen if status == 200]
+    came = [at_s for at_s, _ in account.provider.log]
     left_s = [_wait_s(error) + at_s - refused_s for at_s, error in ended]
 
-    assert 20 - 4 - waits == len(ended)
-    assert refused_s == max(at_s for at_s, _ in ended)
+    assert len(ended) > 10
+    assert 20 == len(ended) + len(good)
+    assert {refused_s} == {at_s for at_s, _ in ended}
     assert all(90 <= left <= 90 + 20 for left in left_s), left_s
-    assert 5 + waits == len(account.provider.log)
+    assert not [at_s for at_s in came if FLIGHT_S[1] < at_s - refused_s < 90]
 
 
 def _wait_s(error: Any) -> float:

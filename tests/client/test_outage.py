@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.outage import CLIENTS, DOWN_S, END_S, FAULTS, UP_S, measure
 
-PER_SECOND = 5
+PER_SECOND = 4
 RECOVERY_S = 10
 
 
