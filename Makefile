@@ -6,7 +6,7 @@ BIN := .venv/bin
 PEERS := .venv-peers/bin/python
 
 .PHONY: help demo test quick check lint types imports coverage fix lock clean run dev
-.PHONY: bench-import peers bench-quota bench-engine bench-http bench-tokens picture
+.PHONY: bench-import peers bench-quota bench-engine bench-http bench-outage bench-tokens picture
 
 help: ## say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1 \t\2/' | expand -t 24
@@ -58,6 +58,9 @@ bench-engine: peers ## what a grant costs in time and memory, beside other limit
 
 bench-http: peers ## both official SDKs at full demand over real HTTP (5 min)
 	@$(PEERS) -m benchmarks.sdks $(ARGS)
+
+bench-outage: dev ## what a provider that is down for five minutes is sent (3 min)
+	@$(BIN)/python -m benchmarks.outage $(ARGS)
 
 bench-tokens: peers ## how far estimates of tokens are off, and what they cost (2 min)
 	@$(PEERS) -m benchmarks.tokens $(ARGS)

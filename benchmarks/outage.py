@@ -2,8 +2,8 @@
 
 Run with `python -m benchmarks.outage [calls per second]`. Calls come evenly, whatever
 becomes of those before them, so nothing slows the callers down but the client. Each
-fault is played for the plain client, whose retries are ours, and for the official SDK
-with its own retries over our transport; all in virtual time.
+fault is played for the plain client, whose retries are ours, for the official SDK with
+its own retries over our transport, and for the SDK alone; all in virtual time.
 """
 
 from __future__ import annotations
@@ -50,6 +50,7 @@ FAULTS: dict[str, Fault] = {
     "read time-out": inside.silent,
 }
 CLIENTS = ("AsyncClient", "AsyncOpenAI")
+BARE = "bare AsyncOpenAI"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,8 +147,10 @@ def _open(
         return (lambda: ai.chat_completion(**CHAT)), ai.close
     import openai
 
-    limiter = AsyncLimiter(limit, account="openai", store=store)
-    below = AsyncLimitedTransport(limiter, "openai", wrap=provider)
+    below: httpx2.AsyncBaseTransport = provider
+    if client != BARE:
+        limiter = AsyncLimiter(limit, account="openai", store=store)
+        below = AsyncLimitedTransport(limiter, "openai", wrap=provider)
     sdk = openai.AsyncOpenAI(
         api_key=KEY,
         timeout=_TIMEOUT_S,
@@ -158,16 +161,17 @@ def _open(
 
 def main() -> None:
     """Play every outage and print what came of it."""
-    per_second = int(sys.argv[1]) if len(sys.argv) > 1 else 1000
-    print(f"five minutes down at {per_second} calls a second")
-    for client in CLIENTS:
+    per_second = int(sys.argv[1]) if len(sys.argv) > 1 else 20
+    print(f"Five minutes down at {per_second} calls a second:\n")
+    print("| client | fault | calls | attempts | a call | answered | normal | again |")
+    print("|---|---|---:|---:|---:|---:|---:|---:|")
+    for client in (*CLIENTS, BARE):
         for fault in FAULTS:
             found = measure(client, fault, per_second)
             print(
-                f"{client:12} {fault:20} calls {found.requests:7} "
-                f"attempts {found.attempts:7} (x {found.attempts / found.requests:.3f})"
-                f"  answered {found.answered:7}"
-                f"  normal {found.normal:.1f}/s, again after {found.recovered_s} s",
+                f"| {client} | {fault} | {found.requests} | {found.attempts} "
+                f"| {found.attempts / found.requests:.3f} | {found.answered} "
+                f"| {found.normal:.1f}/s | {found.recovered_s} s |",
                 flush=True,
             )
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.outage import CLIENTS, DOWN_S, END_S, FAULTS, UP_S, measure
+from benchmarks.outage import BARE, CLIENTS, DOWN_S, END_S, FAULTS, UP_S, measure
 
 PER_SECOND = 4
 RECOVERY_S = 10
@@ -26,3 +26,10 @@ def test_an_outage_is_not_multiplied_and_its_end_is_used_at_once(
     assert found.recovered_s <= RECOVERY_S, found
     assert found.quota / 60 * 0.95 <= found.normal, found
     assert found.quota / 60 * 0.95 * up_s <= found.answered, found
+
+
+def test_the_sdk_alone_multiplies_an_outage() -> None:
+    """So the bar above is not one that anybody passes."""
+    found = measure(BARE, "503", PER_SECOND)
+
+    assert found.bound < found.attempts
