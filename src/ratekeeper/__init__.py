@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ratekeeper.client.transport import AsyncLimitedTransport, LimitedTransport
     from ratekeeper.core.decision import Denied, LimitStatus
     from ratekeeper.core.limits import Algorithm, Limit
+    from ratekeeper.core.reading import Reading
     from ratekeeper.errors import (
         AnswerTooLarge,
         AuthenticationError,
@@ -72,6 +73,7 @@ __all__ = [
     "ProviderThrottled",
     "ProviderUnreachable",
     "RatekeeperError",
+    "Reading",
     "StoreUnavailable",
     "__version__",
     "anthropic_middleware",
@@ -102,6 +104,7 @@ _HOMES = {
     "count_exactly": "ratekeeper.client.tokens",
     "http_client": "ratekeeper.client.http",
     "price_book": "ratekeeper.client.prices",
+    "Reading": "ratekeeper.core.reading",
 }
 
 

@@ -16,12 +16,13 @@ from ratekeeper.core.units import MAX_COST
 from ratekeeper.runtime import aio
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from decimal import Decimal
     from types import TracebackType
 
     from ratekeeper.core.line import Waiter
     from ratekeeper.core.meter import Meter
+    from ratekeeper.core.reading import Reading
     from ratekeeper.stores.memory import MemoryStore
 
 _log = logging.getLogger("ratekeeper")
@@ -36,6 +37,7 @@ class Grant:
     __slots__ = (
         "__weakref__",
         "_costs",
+        "_learns",
         "_meters",
         "_open",
         "_renewal",
@@ -57,6 +59,8 @@ class Grant:
         self._costs = costs
         self._taken_us = taken_us
         self._waiter = waiter
+        # Whether the provider's answer has something to teach, and has not come yet.
+        self._learns = waiter is not None and bool(waiter.marks)
         self._open: bool | None = True  # None: settled twice, and that was reported
         self._renewal: aio.Renewals | None = None
 
@@ -86,16 +90,18 @@ class Grant:
             ):
                 actual = self._counted(actual)  # type: ignore[assignment]  # narrower
                 break
+        if self._learns and self._open:
+            self.answered()
         if self._open and self._renewal is None:
             self._open = False
         elif not self._close("settle"):
             return
-        self._store.settle(self._meters, self._costs, self._taken_us, actual)  # type: ignore[arg-type]  # checked above
+        self._settle(actual)  # type: ignore[arg-type]  # checked above
 
     def release(self) -> None:
         """Give the slot back; everything reserved counts as used."""
         if self._close("release"):
-            self._store.settle(self._meters, self._costs, self._taken_us, {})
+            self._settle({})
 
     def cancel(self) -> None:
         """Give everything back: the call was never sent."""
@@ -108,13 +114,17 @@ class Grant:
         *,
         unit: str | None = None,
         window_s: float | None = None,
+        readings: Iterable[Reading] = (),
+        ramp: bool = False,
         **actual: int | Decimal | str,
     ) -> None:
         """Tell that the provider said 429: the limit pauses for everyone.
 
         `retry_after_s` is the provider's hint (without one: a second); `unit` and
         `window_s` are the limit it named (without one, or one not held here: all of
-        them). The request counts; `actual` settles the rest, and money comes back.
+        the account's); `readings` are what its headers show; `ramp` says that the rate
+        rose too steeply. The request counts; `actual` settles the rest, and money comes
+        back.
         """
         checked = self._counted(actual)
         for meter in self._meters:
@@ -123,29 +133,46 @@ class Grant:
         hint_us = units.SECOND
         if retry_after_s is not None and 0 <= retry_after_s < _ABSURD_S:
             hint_us = units.micros(retry_after_s)
-        named = [meter for meter in self._meters if _is_named(meter, unit, window_s)]
+        named = self._named(unit, window_s)
+        waiter = self._waiter if self._learns else None
+        self._learns = False
+        self._store.refused(named, hint_us, waiter, readings, ramp=ramp)
+        if self._close("refused"):
+            self._settle(checked)
+
+    def answered(self, readings: Iterable[Reading] | None = ()) -> None:
+        """Tell that the provider let the call in, when the head of its answer is there.
+
+        `readings` are the limits that its headers show; None says that the answer does
+        not tell whether limits let it in. An account's limits learn from it; `settle`
+        says the same, only later. A second time changes nothing.
+        """
+        if self._learns and self._waiter is not None:
+            self._learns = False
+            if readings is not None:
+                self._store.answered(self._waiter, readings)
+
+    def _named(self, unit: str | None, window_s: float | None) -> Sequence[Meter]:
+        """Return the limits that a refusal speaks of: an account's, if there are any."""
+        meters = self._meters
+        if self._waiter is not None and any(self._waiter.marks):
+            marks = self._waiter.marks
+            meters = [m for m, mark in zip(meters, marks, strict=True) if mark]
+        named = [
+            meter for meter in meters if _is_named(meter, unit, window_s)
+        ] or meters
         rates = [
             meter
-            for meter in named or self._meters
+            for meter in named
             if not meter.limit.is_money and meter.limit.unit != CONCURRENT
         ]
-        self._store.pause(rates or named or self._meters, hint_us)
-        if self._close("refused"):
-            self._store.settle(self._meters, self._costs, self._taken_us, checked)
+        return rates or named
 
-    def confirm(
-        self, unit: str, remaining: int, *, window_s: float | None = None
-    ) -> None:
-        """Tell what the provider's answer to this call says is left of a limit.
-
-        It ends the cold start of an account's limits of that `unit` (and window, if
-        given); at any other time it changes nothing.
-        """
-        if self._waiter is None or not self._waiter.charged:
-            return  # granted past the line: nothing was in doubt
-        for meter, charged in zip(self._meters, self._waiter.charged, strict=True):
-            if _is_named(meter, unit, window_s):
-                self._store.confirm(meter, remaining, charged)
+    def _settle(self, actual: Mapping[str, int]) -> None:
+        counted_us = None if self._waiter is None else self._waiter.counted_us
+        self._store.settle(
+            self._meters, self._costs, self._taken_us, actual, counted_us
+        )
 
     def hold_again(self, hold_us: int) -> bool:
         """Hold its concurrency slots for so long from now on.
@@ -163,7 +190,7 @@ class Grant:
                     held = True
         self._costs = costs
         if held and not self._open:  # settled by another thread meanwhile
-            self._store.settle(self._meters, costs, self._taken_us, {})
+            self._settle({})
         return held
 
     def _keep_slots(self) -> None:
@@ -198,6 +225,8 @@ class Grant:
         trace: TracebackType | None,
     ) -> None:
         if self._open:
+            if kind is None:
+                self.answered()
             self.release()
 
     def __repr__(self) -> str:

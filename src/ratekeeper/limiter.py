@@ -68,6 +68,18 @@ class _Front:
         """The limits in force, their algorithms filled in."""
         return tuple(rule.limit for rule in self._scope.rules)
 
+    @property
+    def is_learned(self) -> bool:
+        """Whether the limits were not told, but are read from the account's answers."""
+        return any(not rule.is_told for rule in self._scope.rules)
+
+    def _amounts(self, key: str) -> Iterable[Limit]:
+        """Return the limits of a key as they are now: learned ones follow the provider."""
+        row = self._scope.rows.get(key)
+        if row is None:
+            return [rule.limit for rule in self._scope.rules]
+        return [meter.limit for meter in row]
+
     def __repr__(self) -> str:
         said = ", ".join(repr(rule.text) for rule in self._scope.rules)
         name = f", name={self._scope.name!r}" if self._scope.name else ""

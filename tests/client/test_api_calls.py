@@ -252,7 +252,7 @@ BAD: dict[str, list[Any]] = {
     "connect_timeout": [0, -1, None],
     "read_timeout": [0, math.nan, None],
     "backoff": [-1, None, math.inf],
-    "limits": ["500 rpx", [], None],
+    "limits": ["500 rpx", []],
     "priority": ["urgent", 3],
     "base_url": ["ftp://x", "nonsense", "http://256.1.1.1/v1"],
     "transport": [object()],

@@ -67,9 +67,9 @@ def test_timeouts_are_the_callers_if_said() -> None:
 
 @pytest.mark.parametrize("make", [ratekeeper.http_client, ratekeeper.async_http_client])
 class TestLimits:
-    def test_neither_limits_nor_tier_is_told_what_to_give(self, make: Any) -> None:
-        with pytest.raises(ConfigError, match=r'"500 rpm".*tier='):
-            make("openai")
+    def test_limits_that_no_header_shows_must_be_given(self, make: Any) -> None:
+        with pytest.raises(ConfigError, match=r'"500 rpm".*tier=.*from refusals'):
+            make("gemini")
 
     def test_limits_and_tier_together_are_refused(self, make: Any) -> None:
         with pytest.raises(ConfigError, match="not both"):

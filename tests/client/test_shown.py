@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from ratekeeper.client.shown import ShownLimit, shown, window_of
 from ratekeeper.core import units
 from ratekeeper.core.limits import Limit
+from ratekeeper.core.reading import Reading
 from ratekeeper.providers.catalog import find_provider
-from ratekeeper.providers.facts import Reading
 
 NOW = 1_800_000_000 * units.SECOND
 WINDOWS = [units.SECOND, units.MINUTE, units.HOUR, units.DAY]

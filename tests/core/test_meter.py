@@ -106,8 +106,6 @@ def test_what_the_provider_confirms_ends_the_cold_start() -> None:
     # 500 left when it answered, 4 taken since
     assert 496 == meter.remaining(START)
     assert 0 == meter.delay_us(496, START)
-    meter.settle_attention(START)
-    assert not meter.attention
 
 
 def test_a_provider_that_says_more_than_is_left_here_is_not_believed() -> None:

@@ -4,8 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from ratekeeper import Algorithm, ConfigError, Denied, Grant, Limiter, MemoryStore
+from ratekeeper import (
+    Algorithm,
+    ConfigError,
+    Denied,
+    Grant,
+    Limiter,
+    MemoryStore,
+    Reading,
+)
 from ratekeeper.core.policy import Account
+from ratekeeper.core.units import DAY, MINUTE
 from ratekeeper.testing import ManualClock
 
 BUCKET = Account(unsaid=Algorithm.TOKEN_BUCKET, refunds=frozenset(["tokens"]))
@@ -51,7 +60,7 @@ def test_the_first_call_of_a_process_goes_at_once(algorithm: Algorithm) -> None:
 def test_an_answer_that_says_what_is_left_ends_the_cold_start() -> None:
     limiter, _ = limited("60 rpm", account=BUCKET)
     (first,) = grants(limiter)
-    first.confirm("requests", 40, window_s=60)
+    first.answered([Reading(unit="requests", remaining=40, window_us=MINUTE)])
 
     assert 40 == len(grants(limiter))
 
@@ -59,8 +68,9 @@ def test_an_answer_that_says_what_is_left_ends_the_cold_start() -> None:
 def test_an_answer_about_another_limit_confirms_nothing() -> None:
     limiter, _ = limited("60 rpm", account=BUCKET)
     (first,) = grants(limiter)
-    first.confirm("tokens", 40)
-    first.confirm("requests", 40, window_s=86_400)
+    tokens = Reading(unit="tokens", remaining=40)
+    daily = Reading(unit="requests", remaining=40, window_us=DAY)
+    first.answered([tokens, daily])
 
     assert not grants(limiter)
 
@@ -68,7 +78,7 @@ def test_an_answer_about_another_limit_confirms_nothing() -> None:
 def test_a_warm_limit_is_not_changed_by_what_an_answer_says() -> None:
     limiter, _ = limited("60 rpm", account=None)
     grant = limiter.acquire()
-    grant.confirm("requests", 5)
+    grant.answered([Reading(unit="requests", remaining=5)])
 
     assert 59 == len(grants(limiter))
 

@@ -172,7 +172,7 @@ def test_a_pause_holds_the_line_and_then_the_line_moves_on(world: World) -> None
 def _refuse(limiter: Limiter, hint_s: float) -> None:
     """Tell the limiter of a 429 by way of a grant that was given before."""
     scope, store = limiter._scope, limiter._store
-    store.pause(scope.rows[""], round(hint_s * 1e6))
+    store.refused(scope.rows[""], round(hint_s * 1e6), None, (), ramp=False)
 
 
 def test_a_pause_refuses_at_once_whom_it_makes_late(world: World) -> None:

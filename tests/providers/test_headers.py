@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ratekeeper.core.reading import Reading
 from ratekeeper.core.units import DAY, HOUR, MINUTE, SECOND
 from ratekeeper.providers import headers
 from ratekeeper.providers.catalog import find_provider
-from ratekeeper.providers.facts import Reading
 from tests.providers.malformed import DATE, NOW_US
 
 EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)

@@ -6,10 +6,11 @@ import json
 
 import pytest
 
+from ratekeeper.core.reading import Reading
 from ratekeeper.core.units import DAY, HOUR, MINUTE, MONTH, SECOND
 from ratekeeper.errors import ConfigError
 from ratekeeper.providers.catalog import PROVIDERS, find_provider
-from ratekeeper.providers.facts import Counting, Kind, Reading, Verdict
+from ratekeeper.providers.facts import Counting, Kind, Verdict
 from tests.providers.malformed import NOW_US
 
 AZURE = (

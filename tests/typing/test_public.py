@@ -22,6 +22,7 @@ from ratekeeper import (
     PriceBook,
     PriceUnknown,
     RatekeeperError,
+    Reading,
     http_client,
     price_book,
 )
@@ -55,7 +56,7 @@ def test_a_limiter_is_typed() -> None:
         answer.release()
         answer.cancel()
         answer.refused(retry_after_s=3.2, unit="tokens", window_s=60, tokens=0)
-        answer.confirm("tokens", 5, window_s=60)
+        answer.answered([Reading(unit="tokens", remaining=5)])
 
     status = limiter.status("k")
     assert_type(status, dict[str, LimitStatus])

@@ -21,15 +21,16 @@ from ratekeeper.errors import ConfigError
 from ratekeeper.providers.facts import Endpoint, Kind, RequestFacts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from ratekeeper.client.decode import Decoder
     from ratekeeper.client.prices import Prices
     from ratekeeper.core.limits import Limit
+    from ratekeeper.core.reading import Reading
     from ratekeeper.grant import Grant
     from ratekeeper.limiter import AsyncLimiter, Limiter
     from ratekeeper.providers.catalog import Provider
-    from ratekeeper.providers.facts import Meter, Reading, Verdict
+    from ratekeeper.providers.facts import Meter, Verdict
     from ratekeeper.providers.pricing import Quote
 
 OPTIONS = frozenset(["again", "also", "hold", "key", "priority", "timeout"])
@@ -102,10 +103,14 @@ class Counter:
         facts = self.lessons.corrected(self.provider.name, read, options.get("key"))
         costs = self.provider.costs(facts)
         also = tuple(options.get("also", ()))
-        fronts = [self.limiter, *(front for front, _ in also)]
-        limits = [limit for front in fronts for limit in front.limits]
+        # Each model has limits of its own: learned ones must not be mixed.
+        key = facts.model if self.limiter.is_learned else ""
+        key = options.get("key", key)
+        fronts = [(self.limiter, key), *also]
+        limits = [limit for front, of in fronts for limit in front._amounts(of)]  # noqa: SLF001 - as they are now
         amounts = reserve(limits, costs.charged, costs.reserved)
-        terms = {"timeout": timeout, "again": again, **options, "also": also}
+        terms = {"timeout": timeout, "again": again, "key": key, **options}
+        terms["also"] = also
         terms.update(amounts)
         bill: Mapping[str, Quote] = {}
         owed = [limit for limit in limits if limit.is_money]
@@ -160,27 +165,10 @@ class Attempt:
         """
         provider = self._counter.provider
         self._answered_us = self._counter.now_us()
-        if self._open:
-            for reading in provider.readings(headers, self._answered_us):
-                self._confirm(self._open[0], reading)
+        for grant in self._open:
+            grant.answered(provider.readings(headers, self._answered_us))
         self._meter = provider.meter(self._ask.facts, headers.get("content-type", ""))
         self._decode = decoder("" if plain else headers.get("content-encoding", ""))
-
-    def _confirm(self, grant: Grant, reading: Reading) -> None:
-        """Pass on what is left of the limit a reading speaks of.
-
-        Some providers show a day's limit under the name of a minute's: the amount must
-        be the same as well.
-        """
-        for limit in self._counter.limiter.limits:
-            if (
-                reading.remaining is not None
-                and reading.unit == limit.unit
-                and reading.window_us in {None, limit.window_us}
-                and reading.limit in {None, limit.amount}
-            ):
-                window_s = units.seconds(limit.window_us)
-                grant.confirm(limit.unit, reading.remaining, window_s=window_s)
 
     def judge(
         self,
@@ -193,13 +181,13 @@ class Attempt:
         """Read an error answer, and do what it says to the limits."""
         encoding = "" if plain else headers.get("content-encoding", "")
         text = decode_head(encoding, body)
-        verdict: Verdict = self._counter.provider.judge(
-            status, headers, text, self._counter.now_us()
-        )
+        provider, now_us = self._counter.provider, self._counter.now_us()
+        verdict: Verdict = provider.judge(status, headers, text, now_us)
+        readings = provider.readings(headers, now_us)
         unused = self._unused(verdict)
         if status == _REFUSED:
             unused.update(nothing(self._ask.bill))
-        self._end(lambda grant: _turned_away(grant, verdict, unused))
+        self._end(lambda grant: _turned_away(grant, verdict, unused, readings))
         return verdict
 
     def feed(self, data: bytes) -> None:
@@ -252,9 +240,15 @@ class Attempt:
         self.end()
 
 
-def _turned_away(grant: Grant, verdict: Verdict, actual: dict[str, int]) -> None:
+def _turned_away(
+    grant: Grant,
+    verdict: Verdict,
+    actual: dict[str, int],
+    readings: Sequence[Reading] = (),
+) -> None:
     """Settle a call by a verdict; one that speaks of a limit pauses it for everyone."""
     if verdict.kind not in _PAUSES:
+        grant.answered(readings or None)
         grant.settle(**actual)
         return
     hint_us, window_us = verdict.retry_after_us, verdict.window_us
@@ -262,5 +256,7 @@ def _turned_away(grant: Grant, verdict: Verdict, actual: dict[str, int]) -> None
         None if hint_us is None else units.seconds(hint_us),
         unit=verdict.unit,
         window_s=None if window_us is None else units.seconds(window_us),
+        readings=readings,
+        ramp=verdict.kind is Kind.RAMP,
         **actual,
     )

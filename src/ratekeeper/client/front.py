@@ -98,6 +98,9 @@ class Front:
         _check_host(self._provider.base_url)
         key = keys.find_key(self._provider, api_key, os.environ)
         said = (limits,) if isinstance(limits, str) else tuple(limits or ())
+        if limits is not None and not said:
+            msg = "limits= names none: leave it out to have them learned"
+            raise ConfigError(msg)
         self._limits, self._account = http.account_of(self._provider, said, model, tier)
         self._store = open_store(store, shared=name is not None)
         self._name = name

@@ -16,6 +16,7 @@ import httpx2
 
 from ratekeeper.client.prices import book_of
 from ratekeeper.client.transport import AsyncLimitedTransport, LimitedTransport
+from ratekeeper.core.policy import FROM_REFUSALS, LEARNED
 from ratekeeper.errors import ConfigError
 from ratekeeper.limiter import AsyncLimiter, Limiter
 from ratekeeper.providers.catalog import Provider, find_provider
@@ -57,8 +58,9 @@ def http_client(
 ) -> httpx2.Client:
     """Build an `httpx2.Client` that keeps a provider account's limits.
 
-    Say the limits, or the `tier` (and `model`) whose published limits apply. Pass it
-    to an SDK as `http_client=`. Limits of one `name` and `store` are shared. The proxy
+    Say the limits, or the `tier` (and `model`) whose published limits apply; else they
+    are learned from the headers of the answers. Pass it to an SDK as `http_client=`.
+    Limits of one `name` and `store` are shared. The proxy
     is the environment's unless given; `transport` replaces the connections below.
     With a limit such as `$50/day`, `prices` say what models cost (a mapping, a file in
     litellm's format or a `price_book`) where genai-prices does not know better.
@@ -140,20 +142,22 @@ def account_of(
     model: str | None,
     tier: str | None,
 ) -> tuple[tuple[Limit | str, ...], Account]:
-    """Return the limits in force: those given, or those a tier publishes."""
+    """Return the limits in force: those given, those a tier publishes, or learned."""
     if limits and (model is not None or tier is not None):
         msg = "give either limits or tier= (with model=), not both"
         raise ConfigError(msg)
-    if limits:
-        return limits, found.account()
-    if tier is None:
+    if tier is not None:
+        published = preset(found.name, tier=tier, model=model)
+        return published.limits, published.account
+    account = found.account()
+    said = limits or (LEARNED,)
+    if LEARNED in said and not account.shows:
         msg = (
-            f"{found.name}: give the account's limits, such as "
-            f'"500 rpm", "120k tpm", or the tier= whose limits it has'
+            f"{found.name} shows no limits in its headers: give the account's, such as "
+            f'"500 rpm", "120k tpm", the tier= whose limits it has, or "{FROM_REFUSALS}"'
         )
         raise ConfigError(msg)
-    published = preset(found.name, tier=tier, model=model)
-    return published.limits, published.account
+    return said, account
 
 
 def keep_keys(response: httpx2.Response) -> None:

@@ -13,8 +13,8 @@ from ratekeeper.core import units
 from ratekeeper.core.limits import Limit
 
 if TYPE_CHECKING:
+    from ratekeeper.core.reading import Reading
     from ratekeeper.providers.catalog import Provider
-    from ratekeeper.providers.facts import Reading
     from ratekeeper.providers.headers import HeaderSource
 
 _WINDOWS = (units.SECOND, units.MINUTE, units.HOUR, units.DAY)

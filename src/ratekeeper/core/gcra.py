@@ -52,14 +52,32 @@ class Bucket(Meter):
         slack = self._burst * self._p - self.guard_us * self._q
         self._slack = max(slack, self._p)
 
-    def wait_us(self, cost: int, now: int) -> int:
-        """Return how long until `cost` fits; 0 means now."""
+    @property
+    def burst(self) -> int:
+        """How much goes at once, as far as the limit says."""
+        return self._burst
+
+    def hold(self, burst: int) -> None:
+        """Let that much go at once: it has been seen to be let in."""
+        if burst > self._burst:
+            self._slack = burst * self._p
+        else:
+            self._configure()
+
+    def wait_us(self, cost: int, now: int, burst: int | None = None) -> int:
+        """Return how long until `cost` fits; 0 means now.
+
+        `burst` bounds what goes at once further, for this call.
+        """
         need = cost * self._p
-        if need > self._slack:
+        slack = self._slack
+        if burst is not None:
+            slack = min(slack, burst * self._p)
+        if need > slack:
             if self.never(cost):
                 return NEVER
-            need = self._slack
-        late = self._tat + need - self._slack - now * self._q
+            need = slack
+        late = self._tat + need - slack - now * self._q
         if late <= 0 or cost == 0:
             return 0
         return -(-late // self._q)
@@ -75,9 +93,11 @@ class Bucket(Meter):
 
     admit = take  # charging what fits is no cheaper
 
-    def back(self, cost: int, taken_us: int, now: int) -> None:
+    def back(
+        self, cost: int, taken_us: int, now: int, counted_us: int | None = None
+    ) -> None:
         """Give back part of what was taken, unless the bucket has been full since."""
-        del now
+        del now, counted_us
         if taken_us >= self._busy_since_us:
             self._tat -= cost * self._p
 

@@ -138,8 +138,9 @@ def _consider(waiter: Waiter, now: int, changed: list[Waiter]) -> None:
     lacking = _lacking(waiter, now)
     if not lacking:
         for meter, cost in zip(waiter.meters, waiter.costs, strict=True):
-            meter.charge(cost, now)
-        waiter.charged = [meter.charged for meter in waiter.meters]
+            meter.grant(cost, now)
+        marks = [meter.mark(now) for meter in waiter.meters]
+        waiter.marks = marks if any(marks) else ()
         _leave(waiter, waiter.lacks, served=True)
         waiter.state = State.GRANTED
         waiter.granted_us = now

@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from ratekeeper.core.learning import Learner, Mark
     from ratekeeper.core.limits import Limit
     from ratekeeper.core.line import Line
 
@@ -28,6 +29,7 @@ class Meter:
         "charged",
         "cold_until_us",
         "guard_us",
+        "learner",
         "limit",
         "line",
         "pace",
@@ -45,11 +47,12 @@ class Meter:
         self.text = str(limit)
         self.line: Line | None = None
         self.awaited = 0  # calls that wait, in this line or another, and will need it
+        self.learner: Learner | None = None  # of an account's limit
         self.pace: Meter | None = None
         self.paused_until_us = 0
-        self.cold_until_us = 0
-        # True while a line, a pause or a cold start stands before the arithmetic: the
-        # direct path looks at this one flag.
+        self.cold_until_us = 0  # until then the pace is kept
+        # True while a line, a pause or a pace stands before the arithmetic, and always
+        # for a limit that learns: the direct path looks at this one flag.
         self.attention = False
         self.charged = 0
 
@@ -67,8 +70,10 @@ class Meter:
         """Charge what `wait_us` has just said fits at this same instant."""
         self.take(cost, now)
 
-    def back(self, cost: int, taken_us: int, now: int) -> None:
-        """Give back part of what was taken at `taken_us`."""
+    def back(
+        self, cost: int, taken_us: int, now: int, counted_us: int | None = None
+    ) -> None:
+        """Give back part of what was taken at `taken_us`, redated to `counted_us`."""
         raise NotImplementedError
 
     def never(self, cost: int) -> bool:
@@ -92,6 +97,50 @@ class Meter:
         self.limit = limit
         if self.pace is not None:
             self.pace.change(limit, now)
+
+    def mark(self, now: int) -> Mark | None:
+        """Return how this limit stands for a call just granted; None: it learns not."""
+        return None if self.learner is None else self.learner.mark(now)
+
+    def widen(self, guard_us: int, now: int) -> None:
+        """Allow for a longer way to the provider, or a shorter one."""
+        del now
+        self.guard_us = guard_us
+
+    def redate(self, cost: int, taken_us: int, counted_us: int, now: int) -> None:
+        """Count what was taken at `taken_us` as of another instant, where that matters.
+
+        It is then known when the provider counted it, to within its usual answer time.
+        """
+
+    def let_in(self, taken_us: int, now: int) -> None:
+        """Take note that the provider let in what was taken then."""
+
+    def turned_away(self, taken_us: int, now: int) -> bool:
+        """Take note that it refused what was taken then; True if that was a trial."""
+        del taken_us, now
+        return False
+
+    def fullness(self, now: int) -> float:
+        """Return how much of what may be used is: 1 at the bounds."""
+        return self.used(now) / self.limit.amount
+
+    def is_probing(self, taken_us: int) -> bool:
+        """Say whether what was taken then was a trial."""
+        del taken_us
+        return False
+
+    def shrink(self, now: int) -> bool:
+        """Go more evenly: what had been let in before was refused.
+
+        False where nothing has been learned that could be taken back.
+        """
+        del now
+        return False
+
+    def owed(self, now: int) -> int:
+        """Return what a provider that refills at this rate has not refilled yet."""
+        return self.used(now)
 
     def weight(self, cost: int) -> int:
         """Return what a call of this cost counts for in line."""
@@ -120,8 +169,15 @@ class Meter:
             wait = max(wait, min(paced, self.cold_until_us - now))
         return wait
 
+    def grant(self, cost: int, now: int) -> None:
+        """Charge what `delay_us` has just said fits at this same instant."""
+        self.admit(cost, now)
+        self.charged += cost
+        if self.pace is not None:
+            self.pace.take(cost, now)
+
     def charge(self, cost: int, now: int) -> None:
-        """Charge `cost` to the algorithm and to the cold start's pace."""
+        """Charge `cost` to the algorithm and to the pace before it."""
         self.take(cost, now)
         self.charged += cost
         if self.pace is not None:
@@ -157,10 +213,16 @@ class Meter:
     def settle_attention(self, now: int) -> None:
         """Drop the flag once nothing stands before the arithmetic any more."""
         self.attention = (
-            self.line is not None
+            self.learner is not None
+            or self.line is not None
             or self.cold_until_us > now
             or self.paused_until_us > now
         )
+
+    @property
+    def is_known(self) -> bool:
+        """Whether there is an amount, told or learned."""
+        return self.learner is None or self.learner.is_known
 
     def remaining(self, now: int) -> int:
         """Return what a call could still take, never below 0."""

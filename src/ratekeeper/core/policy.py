@@ -12,16 +12,21 @@ import difflib
 from typing import TYPE_CHECKING
 
 from ratekeeper.core.gcra import Bucket
+from ratekeeper.core.learning import Learner
 from ratekeeper.core.limits import CONCURRENT, Algorithm, Limit, parse_limits
 from ratekeeper.core.paced import Paced
-from ratekeeper.core.slots import Slots
-from ratekeeper.core.units import CURRENCIES, MINUTE, count
+from ratekeeper.core.slots import Adaptive, Gate, Slots
+from ratekeeper.core.units import CURRENCIES, HOUR, MAX_AMOUNT, MINUTE, count
 from ratekeeper.core.window import FixedWindow, SlidingWindow
+from ratekeeper.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from ratekeeper.core.meter import Meter
+
+LEARNED = "learned"  # said instead of limits: they are read from headers
+FROM_REFUSALS = "learned from refusals"  # or, where headers show none, felt for
 
 HOLD = 15 * MINUTE  # the longest life of a concurrency slot unless said
 
@@ -41,16 +46,22 @@ class Rule:
 
     limit: Limit  # its algorithm is said
     text: str  # as the operator wrote it, in canonical form
+    kind: type[Meter] | None = None  # None: as its algorithm says
     refunds: bool = True
     cold: bool = False
     guard_us: int = 0
+    learns: bool = False
+    is_told: bool = True  # whether the amount is known before a header shows it
 
     def meter(self, now: int) -> Meter:
         """Build the meter of this rule for a key first seen at `now`."""
-        kind = _METERS[self.limit.algorithm]
+        kind = self.kind or _METERS[self.limit.algorithm]
         meter = kind(self.limit, guard_us=self.guard_us)
         meter.text = self.text
         meter.refunds = self.refunds
+        if self.learns:
+            meter.learner = Learner(meter, self.limit if self.is_told else None)
+        meter.settle_attention(now)
         if self.cold:
             meter.start_cold(now, Bucket(self.limit, paced=True))
         return meter
@@ -61,19 +72,29 @@ class Account:
     """What is known about the provider behind a policy's limits.
 
     `refunds` names the units whose unused cost the provider gives back; `guard_us` is
-    the longest time between sending a call and the provider counting it.
+    the usual time between sending a call and the provider counting it, at most. `shows`
+    are the limits its headers may show: units, and windows in microseconds.
     """
 
     unsaid: Algorithm = Algorithm.PACED
     refunds: frozenset[str] = frozenset()
     cold: bool = True
     guard_us: int = 0
+    shows: tuple[tuple[str, int], ...] = ()
 
 
 def rules_of(
     limits: Iterable[Limit | str], account: Account | None = None
 ) -> tuple[Rule, ...]:
-    """Parse the limits of a policy: our own, or those of a provider's account."""
+    """Parse the limits of a policy: our own, or those of a provider's account.
+
+    "learned" stands for those that the account's answers show.
+    """
+    limits = tuple(limits)
+    words = [x for x in limits if isinstance(x, str) and x.split()[:1] == [LEARNED]]
+    if words:
+        rest = tuple(x for x in limits if x not in words)
+        return (*_learned(words, account), *(rules_of(rest, account) if rest else ()))
     said = tuple(x if isinstance(x, Limit) else Limit.parse(x) for x in limits)
     if account is None:
         resolved = parse_limits(said)
@@ -90,12 +111,57 @@ def rules_of(
             or limit.unit in account.refunds,
             cold=account.cold and not limit.is_money and 0 < limit.window_us <= _COLD,
             guard_us=0 if limit.is_money else account.guard_us,
+            learns=not limit.is_money and limit.window_us > 0,
         )
         for limit, text in zip(parse_limits(said, account.unsaid), said, strict=True)
     )
 
 
-_COLD = 60 * MINUTE  # days start as they are: pacing a day would waste most of it
+_COLD = HOUR  # days start as they are: pacing a day would waste most of it
+
+
+def _learned(words: Sequence[str], account: Account | None) -> tuple[Rule, ...]:
+    """Return the rules of limits that nobody has told."""
+    said = " ".join(words[0].split())
+    if len(words) > 1 or said not in {LEARNED, FROM_REFUSALS}:
+        msg = f"limit '{said}': expected '{LEARNED}' once, or '{FROM_REFUSALS}'"
+        raise ConfigError(msg)
+    if account is None:
+        msg = f"'{said}' needs the account it is learned of: account=\"openai\""
+        raise ConfigError(msg)
+    one = Limit(amount=1, unit=CONCURRENT, window_us=0, algorithm=Algorithm.CONCURRENCY)
+    if said == FROM_REFUSALS:
+        return (Rule(limit=one, text=said, kind=Adaptive),)
+    if not account.shows:
+        msg = (
+            "this provider's headers show no limits to be learned: give a limit such "
+            f"as '500 rpm', or say '{FROM_REFUSALS}'"
+        )
+        raise ConfigError(msg)
+    return (
+        Rule(limit=one, text=said, kind=Gate),
+        *(_shown(unit, window_us, account) for unit, window_us in account.shows),
+    )
+
+
+def _shown(unit: str, window_us: int, account: Account) -> Rule:
+    """Return the rule of a limit that a header may show: it bounds nothing before."""
+    is_short = window_us <= HOUR
+    limit = Limit(
+        amount=MAX_AMOUNT,
+        unit=unit,
+        window_us=window_us,
+        algorithm=Algorithm.PACED if is_short else Algorithm.SLIDING_WINDOW,
+    )
+    return Rule(
+        limit=limit,
+        text=f"{LEARNED} {unit}",
+        refunds=unit in account.refunds,
+        cold=account.cold and is_short,
+        guard_us=account.guard_us,
+        learns=True,
+        is_told=False,
+    )
 
 
 # What code that knows no limits may always say, whether or not a limit counts it.
@@ -138,6 +204,8 @@ def costs_of(rules: Sequence[Rule], cost: Mapping[str, int], hold_us: int) -> li
             costs.append(cost[unit])
         elif unit == "requests":
             costs.append(1)
+        elif not rule.is_told:
+            costs.append(0)
         else:
             msg = f"the limit '{rule.text}' needs {unit}=: say how much the call takes"
             raise TypeError(msg)

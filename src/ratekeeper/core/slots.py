@@ -6,13 +6,18 @@ anyone looking for it. The cost of a call is its hold in microseconds.
 
 from __future__ import annotations
 
+import dataclasses
 from bisect import bisect_left, insort
 from typing import TYPE_CHECKING
 
+from ratekeeper.core.learning import Mark
 from ratekeeper.core.meter import Meter
+from ratekeeper.core.units import MAX_AMOUNT
 
 if TYPE_CHECKING:
     from ratekeeper.core.limits import Limit
+
+_FIRST = 4  # calls at once, where nothing is known
 
 
 class Slots(Meter):
@@ -39,9 +44,11 @@ class Slots(Meter):
         """Lease a slot for `cost` microseconds."""
         insort(self._expiries, now + cost)
 
-    def back(self, cost: int, taken_us: int, now: int) -> None:
+    def back(
+        self, cost: int, taken_us: int, now: int, counted_us: int | None = None
+    ) -> None:
         """Give the slot back, if its lease has not run out."""
-        del now
+        del now, counted_us
         at = bisect_left(self._expiries, taken_us + cost)
         if at < len(self._expiries) and self._expiries[at] == taken_us + cost:
             del self._expiries[at]
@@ -99,3 +106,57 @@ class Slots(Meter):
         held = self._expiries
         if held and held[0] <= now:
             del held[: bisect_left(held, now + 1)]
+
+
+class Gate(Slots):
+    """One call at once, until it is known what the account's limits are."""
+
+    is_known = False
+
+    def open(self, now: int) -> None:
+        """Let everybody through: the limits behind it are known."""
+        if self.limit.amount != MAX_AMOUNT:
+            self.change(dataclasses.replace(self.limit, amount=MAX_AMOUNT), now)
+
+
+class Adaptive(Slots):
+    """As many calls at once as a provider lets in that never says how many.
+
+    One more each time as many have been let in as there are; one refused, and it is a
+    quarter less. Calls that were under way at a refusal say nothing new.
+    """
+
+    __slots__ = ("_let_in", "_refused_us")
+
+    def __init__(self, limit: Limit, *, guard_us: int = 0) -> None:
+        super().__init__(dataclasses.replace(limit, amount=_FIRST), guard_us=guard_us)
+        self._let_in = 0
+        self._refused_us = 0
+
+    def mark(self, now: int) -> Mark:
+        """Say that it learns."""
+        return Mark(self.charged, self.limit.amount - self.used(now))
+
+    def let_in(self, taken_us: int, now: int) -> None:
+        """Take note that the provider let a call in."""
+        del taken_us
+        is_full = self.used(now) >= self.limit.amount
+        self._let_in += is_full
+        if self._let_in >= self.limit.amount:
+            self._resize(self.limit.amount + 1, now)
+
+    def turned_away(self, taken_us: int, now: int) -> bool:
+        """Take note that it refused one."""
+        if taken_us > self._refused_us:
+            self._refused_us = now
+            self._resize(max(1, self.limit.amount * 3 // 4), now)
+        return True
+
+    def settle_attention(self, now: int) -> None:
+        """Keep the flag: every call has something to teach."""
+        del now
+        self.attention = True
+
+    def _resize(self, amount: int, now: int) -> None:
+        self._let_in = 0
+        self.change(dataclasses.replace(self.limit, amount=amount), now)

@@ -14,6 +14,7 @@ from ratekeeper.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from ratekeeper.core.learning import Mark
     from ratekeeper.core.meter import Meter
 
 RISE = 30 * SECOND  # a waiter rises one class each time it has waited this long
@@ -67,13 +68,14 @@ class Waiter:
     __slots__ = (
         "again",
         "arrived_us",
-        "charged",
         "costs",
+        "counted_us",
         "deadline_us",
         "flow",
         "granted_us",
         "held_by",
         "lacks",
+        "marks",
         "meters",
         "priority",
         "seat",
@@ -105,7 +107,8 @@ class Waiter:
         self.again = again  # it has had its turn before: it goes ahead of its class
         self.seat = seat
         self.meters: Sequence[Meter] = ()
-        self.charged: Sequence[int] = ()  # what its meters had charged when it went
+        self.marks: Sequence[Mark | None] = ()  # how its limits stood when it went
+        self.counted_us: int | None = None  # when the provider counted it, once known
         self.seq = 0  # order of arrival
         self.arrived_us = 0
         self.deadline_us: int | None = None
@@ -132,6 +135,13 @@ class Waiter:
     def cost_of(self, meter: Meter) -> int:
         """Return what this call takes from one of its limits."""
         return self.costs[self.meters.index(meter)]
+
+    def cut(self) -> None:
+        """Hold no more than the limits do that have come to be known."""
+        self.costs = [
+            cost if meter.learner is None else min(cost, meter.limit.amount)
+            for meter, cost in zip(self.meters, self.costs, strict=True)
+        ]
 
     def rank(self, now: int) -> int:
         """Return the class it stands in, risen by how long it has waited."""

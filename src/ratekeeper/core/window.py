@@ -96,12 +96,37 @@ class SlidingWindow(Meter):
         self._last_us = now
         self._total += cost
 
-    def back(self, cost: int, taken_us: int, now: int) -> None:
+    def back(
+        self, cost: int, taken_us: int, now: int, counted_us: int | None = None
+    ) -> None:
         """Give back part of what was taken, unless it has left the window."""
+        if counted_us is not None:
+            taken_us = counted_us - self.guard_us
+        self._remove(cost, taken_us, now)
+        if self._debt:
+            self._pay(now)
+
+    def redate(self, cost: int, taken_us: int, counted_us: int, now: int) -> None:
+        """Count what was taken at `taken_us` as of another instant."""
+        cost = self._remove(cost, taken_us, now)
+        at_us = min(counted_us - self.guard_us, now)
+        newest = (self._head + self._size - 1) & self._mask
+        if self._size and at_us <= self._lasts[newest]:
+            index = self._slot_of(at_us)
+            self._amounts[index] += cost
+            self._closed += cost
+        elif cost:
+            if at_us > self._closes_us:
+                self._open(at_us)
+            self._last_us = max(self._last_us, at_us)
+        self._total += cost
+
+    def _remove(self, cost: int, taken_us: int, now: int) -> int:
+        """Take out what is still in the window; returns how much that was."""
         if now >= self._leaves_us:
             self._expire(now)
         if taken_us <= now - self._window:
-            return
+            return 0
         newest = (self._head + self._size - 1) & self._mask
         if self._size and taken_us <= self._lasts[newest]:
             index = self._slot_of(taken_us)
@@ -111,8 +136,17 @@ class SlidingWindow(Meter):
         elif cost > self._total - self._closed:
             cost = self._total - self._closed
         self._total -= cost
-        if self._debt:
-            self._pay(now)
+        return cost
+
+    def widen(self, guard_us: int, now: int) -> None:
+        """Allow for a longer way to the provider, or a shorter one."""
+        self._expire(now)
+        super().widen(guard_us, now)
+        self._window = self.limit.window_us + guard_us
+        self._width = self._window // SLOTS
+        if self._total:
+            oldest_us = self._lasts[self._head] if self._size else self._last_us
+            self._leaves_us = oldest_us + self._window
 
     def never(self, cost: int) -> bool:
         """Say whether `cost` is above the limit."""
@@ -288,8 +322,11 @@ class FixedWindow(Meter):
         if now >= self._end_us - self.guard_us:
             self._late += cost
 
-    def back(self, cost: int, taken_us: int, now: int) -> None:
+    def back(
+        self, cost: int, taken_us: int, now: int, counted_us: int | None = None
+    ) -> None:
         """Give back part of what was taken, unless its window has gone."""
+        del counted_us
         if now >= self._end_us:
             self._roll(now)
         if taken_us >= self._start_us - self.guard_us:
@@ -326,6 +363,10 @@ class FixedWindow(Meter):
         if now >= self._end_us:
             self._roll(now)
         super().change(limit, now)
+
+    def widen(self, guard_us: int, now: int) -> None:
+        """Allow for a longer way to the provider, or a shorter one."""
+        super().widen(min(guard_us, self.limit.window_us), now)
 
     def _windows(self, cost: int) -> int:
         """Return how many windows must end before `cost` fits: at least one."""

@@ -180,17 +180,6 @@ class Verdict:
     window_us: int | None = None
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Reading:
-    """One limit as an answer's headers show it; None where they do not say."""
-
-    unit: str
-    window_us: int | None = None
-    limit: int | None = None
-    remaining: int | None = None
-    full_after_us: int | None = None  # until the limit is whole again
-
-
 class Meter(Protocol):
     """Reads the usage out of an answer as it passes, byte by byte, keeping little."""
 

@@ -13,8 +13,8 @@ import re
 import zoneinfo
 from collections.abc import Iterable, Mapping
 
+from ratekeeper.core.reading import Reading
 from ratekeeper.core.units import DAY, HOUR, MINUTE, SECOND
-from ratekeeper.providers.facts import Reading
 
 HeaderSource = Mapping[str, str] | Iterable[tuple[str, str]]
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from ratekeeper.core.limits import Algorithm
 from ratekeeper.core.policy import Account
-from ratekeeper.core.units import SECOND
+from ratekeeper.core.units import DAY, MINUTE, SECOND
 from ratekeeper.errors import ConfigError
 from ratekeeper.providers import counting, headers, verdict
 from ratekeeper.providers import meter as meters
@@ -37,9 +37,9 @@ from ratekeeper.providers.openai import OpenAIShapes
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from ratekeeper.core.reading import Reading
     from ratekeeper.providers.facts import (
         Costs,
-        Reading,
         RequestFacts,
         Usage,
         Verdict,
@@ -92,7 +92,8 @@ class Provider:
     it gives back; `cached_free` says that it does not count cached input; `guard_us` is
     the longest time between sending a call and its being counted. `margin` is what the
     input estimate is raised to, in per cent. `errors` are read before the table of all;
-    `code_header` is where the code of an error may stand.
+    `code_header` is where the code of an error may stand. `teaches` says that what it
+    `shows` is on every answer, and as much as a limit can be learned from.
     """
 
     name: str
@@ -112,6 +113,7 @@ class Provider:
     counting: Counting = Counting.SUM
     margin: int = 125
     shows: tuple[HeaderRow, ...] = OPENAI_ROWS
+    teaches: bool = True
     errors: tuple[Row, ...] = ()
     code_header: str = ""
     algorithm: Algorithm | None = None
@@ -126,6 +128,14 @@ class Provider:
             refunds=self.refunds,
             cold=True,
             guard_us=self.guard_us,
+            shows=tuple(
+                dict.fromkeys(
+                    (row.unit, window_us)
+                    for row in self.shows
+                    if self.teaches and row.limit and row.remaining
+                    for window_us in _windows(row)
+                )
+            ),
         )
 
     def require(self, method: str = "", path: str = "") -> None:
@@ -248,6 +258,13 @@ class Provider:
 
     def _dialect(self, endpoint: Endpoint) -> Dialect:
         return _SPOKEN.get(endpoint, self.speaks)
+
+
+def _windows(row: HeaderRow) -> tuple[int, ...]:
+    """Return the windows a header may speak of."""
+    if row.window_us is not None:
+        return (row.window_us,)
+    return (SECOND, 10 * SECOND, MINUTE) if row.period else (MINUTE, DAY)
 
 
 _SPOKEN = {

@@ -336,6 +336,7 @@ _ALL = (
         key_min_length=40,
         key_url="https://openrouter.ai/keys",
         shows=_PLAIN_ROWS,
+        teaches=False,  # on errors alone
         errors=(
             Row(
                 Kind.THROTTLED,
@@ -445,6 +446,7 @@ _ALL = (
         key_min_length=40,
         key_url="https://api.together.ai/settings/api-keys",
         shows=_TOGETHER_ROWS,
+        teaches=False,  # not on every answer
         errors=(
             Row(
                 Kind.THROTTLED,
@@ -471,6 +473,7 @@ _ALL = (
         key_min_length=24,
         key_url="https://app.fireworks.ai/settings/users/api-keys",
         shows=_FIREWORKS_ROWS,
+        teaches=False,  # a second's worth, less than one call may take
         cached_free=True,
     ),
     Provider(
@@ -530,6 +533,7 @@ _ALL = (
         key_min_length=32,
         key_url="https://dashboard.cohere.com/api-keys",
         shows=_COHERE_ROWS,
+        teaches=False,  # for trial keys alone
         errors=(
             Row(
                 Kind.STOPPED,

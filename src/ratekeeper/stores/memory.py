@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 from ratekeeper.core import line
 from ratekeeper.core.decision import LimitStatus, never_possible, status_of
+from ratekeeper.core.learning import blamed, match
 from ratekeeper.core.limits import CONCURRENT
 from ratekeeper.core.line import State, Waiter
-from ratekeeper.core.slots import Slots
+from ratekeeper.core.slots import Gate, Slots
 from ratekeeper.errors import ConfigError, StoreUnavailable
 from ratekeeper.runtime.clock import MonotonicClock, Steady
 from ratekeeper.stores.keys import Keys, Scope
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
     from ratekeeper.core.meter import Meter
     from ratekeeper.core.policy import Rule
+    from ratekeeper.core.reading import Reading
     from ratekeeper.runtime.clock import Clock
     from ratekeeper.stores.keys import Target
 
@@ -108,8 +110,11 @@ class MemoryStore:
             if scope.rules[at] != rule:
                 for row in scope.rows.values():
                     meter = row[at]
-                    meter.change(rule.limit, now)
                     meter.text, meter.refunds = rule.text, rule.refunds
+                    if meter.learner is None:
+                        meter.change(rule.limit, now)
+                    else:
+                        meter.learner.tell(rule.limit, now)
                     if meter.line is not None:
                         touched.append(meter)
                 scope.rules[at] = rule
@@ -152,6 +157,7 @@ class MemoryStore:
         costs: Sequence[int],
         taken_us: int,
         actual: Mapping[str, int],
+        counted_us: int | None = None,
     ) -> None:
         """True a grant up: refund what was not used, charge what was used on top.
 
@@ -161,11 +167,14 @@ class MemoryStore:
             self._let_finish()
         with self._lock:
             if self._moving:  # by this very thread, which will see to it afterwards
-                self._later.append((_settled, (meters, costs, taken_us, actual)))
+                terms = (meters, costs, taken_us, actual, counted_us)
+                self._later.append((_settled, terms))
                 return
             self._busy = True
             try:
-                freed = _trued_up(meters, costs, taken_us, actual, self._now())
+                freed = _trued_up(
+                    meters, costs, taken_us, actual, counted_us, self._now()
+                )
             finally:
                 self._busy = False
         if freed:
@@ -315,13 +324,25 @@ class MemoryStore:
 
     # What providers say.
 
-    def pause(self, meters: Sequence[Meter], wait_us: int) -> None:
-        """Let nobody pass these limits for so long: the provider said so."""
-        self._move(_paused, meters, wait_us)
+    def answered(self, waiter: Waiter, readings: Iterable[Reading]) -> None:
+        """Learn from an answer to a call that was let in."""
+        self._move(_answered, waiter, match(readings, waiter.meters))
 
-    def confirm(self, meter: Meter, remaining: int, charged_before: int) -> None:
-        """Tell a cold meter what the provider says is left."""
-        self._move(_confirmed, meter, remaining, charged_before)
+    def refused(
+        self,
+        meters: Sequence[Meter],
+        wait_us: int,
+        waiter: Waiter | None,
+        readings: Iterable[Reading],
+        *,
+        ramp: bool,
+    ) -> None:
+        """Let nobody pass these limits for so long: the provider said so.
+
+        Where there is a waiter whose limits learn, they do so.
+        """
+        found = [] if waiter is None else match(readings, waiter.meters)
+        self._move(_refused, meters, wait_us, waiter, found, ramp)
 
     def renew(self, meter: Meter, old_us: int, new_us: int) -> bool:
         """Hold a concurrency slot longer; False if its lease had run out."""
@@ -344,7 +365,7 @@ class MemoryStore:
             meters = scope.rows.get(key)
             if meters is None:
                 meters = tuple(rule.meter(now) for rule in scope.rules)
-            return [status_of(meter, now) for meter in meters]
+            return [status_of(meter, now) for meter in meters if meter.is_known]
 
     def _start_anew(self) -> bool:
         """Begin empty in a forked child; says whether there was anything."""
@@ -367,6 +388,7 @@ def _trued_up(
     costs: Sequence[int],
     taken_us: int,
     actual: Mapping[str, int],
+    counted_us: int | None,
     now: int,
 ) -> bool:
     """Refund and charge; says whether that may let somebody through."""
@@ -379,7 +401,7 @@ def _trued_up(
             if delta > 0:
                 meter.charge(delta, now)
             elif delta and meter.refunds:
-                meter.back(-delta, taken_us, now)
+                meter.back(-delta, taken_us, now, counted_us)
                 freed = freed or meter.attention
         elif unit == CONCURRENT:
             meter.back(costs[at], taken_us, now)
@@ -412,17 +434,69 @@ def _looked_again(waiter: Waiter, now: int) -> list[Waiter]:
     return told
 
 
-def _paused(meters: Sequence[Meter], wait_us: int, now: int) -> list[Waiter]:
+def _answered(
+    waiter: Waiter, readings: Sequence[Reading | None], now: int
+) -> list[Waiter]:
+    taken_us, changed = waiter.granted_us, []
+    for at, meter in enumerate(waiter.meters):
+        mark, learner, cost = waiter.marks[at], meter.learner, waiter.costs[at]
+        if learner is None or mark is None:
+            meter.let_in(taken_us, now)
+            continue
+        if waiter.counted_us is None:
+            waiter.counted_us = learner.counted_us(taken_us, now)
+        learner.let_in(cost, taken_us, waiter.counted_us, now)
+        if learner.heed(mark, readings[at], now):
+            changed.append(meter)
+    if changed:
+        _open_gates(waiter.meters, now)
+    return [*line.refuse_lost(changed, now), *_advanced(waiter.meters, now)]
+
+
+def _open_gates(meters: Sequence[Meter], now: int) -> None:
+    """Let those through who wait for limits to be known; what they hold must fit."""
+    for gate in meters:
+        if isinstance(gate, Gate):
+            for waiter in gate.line or ():
+                waiter.cut()
+            gate.open(now)
+
+
+def _refused(
+    meters: Sequence[Meter],
+    wait_us: int,
+    waiter: Waiter | None,
+    readings: Sequence[Reading | None],
+    ramp: bool,  # noqa: FBT001 - private
+    now: int,
+) -> list[Waiter]:
+    if waiter is not None:
+        _turned_away(waiter, meters, readings, ramp, now)
     for meter in meters:
         meter.pause(now + wait_us)
-    return line.refuse_lost(meters, now)
+    touched = meters if waiter is None else waiter.meters
+    return [*line.refuse_lost(touched, now), *_advanced(touched, now)]
 
 
-def _confirmed(
-    meter: Meter, remaining: int, charged_before: int, now: int
-) -> list[Waiter]:
-    meter.confirm(remaining, charged_before, now)
-    return _advanced([meter], now)
+def _turned_away(
+    waiter: Waiter,
+    named: Sequence[Meter],
+    readings: Sequence[Reading | None],
+    ramp: bool,  # noqa: FBT001 - private
+    now: int,
+) -> None:
+    taken_us = waiter.granted_us
+    costs = [waiter.cost_of(meter) for meter in named]
+    own = [readings[waiter.meters.index(meter)] for meter in named]
+    guilty = blamed(named, costs, own, taken_us, now)
+    for at, meter in enumerate(waiter.meters):
+        mark, learner = waiter.marks[at], meter.learner
+        if learner is not None and mark is not None:
+            learner.heed(mark, readings[at], now)
+            if meter in guilty:
+                learner.turned_away(taken_us, now, ramp=ramp)
+        elif meter in guilty:
+            meter.turned_away(taken_us, now)
 
 
 _STORES: weakref.WeakSet[MemoryStore] = weakref.WeakSet()
