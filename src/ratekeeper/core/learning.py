@@ -67,6 +67,7 @@ class Learner:
         "_meter",
         "_most",
         "_others_us",
+        "_quiet_us",
         "_ramp_us",
         "_refused_us",
         "_seen",
@@ -92,6 +93,7 @@ class Learner:
         )
         self._ramp_us: int | None = None  # since when it has been growing slowly
         self._refused_us = 0
+        self._quiet_us = 0  # since when nothing has been refused, or the guard shrank
         self._guard_us = meter.guard_us  # as told
         self._least_us = self._spare_us = NEVER  # the quickest answers, two spans long
         self._since_us = 0
@@ -185,9 +187,9 @@ class Learner:
         if self._others_us is None:
             meter.confirm(left, mark.charged, now)
         expected = min(mark.left, self._most) - since
-        if left < expected - self._slack():
+        if left < expected and left < expected - self._slack():
             if limit.window_us > HOUR:
-                meter.take(expected - left, now)
+                meter.charge(expected - left, now)
                 return
             self._others_us = now
         if self._others_us is None:
@@ -235,7 +237,7 @@ class Learner:
         if taken_us <= self._refused_us:
             return  # it was under way when the last refusal was heard: no news
         again = now - self._refused_us < _QUIET * meter.limit.window_us
-        self._refused_us = now
+        self._refused_us = self._quiet_us = now
         if meter.shrink(now):
             return
         wider_us = max(2 * meter.guard_us, SECOND // 4)
@@ -287,8 +289,8 @@ class Learner:
         meter = self._meter
         if meter.guard_us <= self._guard_us:
             return
-        if now - self._refused_us > _QUIET * meter.limit.window_us:
-            self._refused_us = now
+        if now - self._quiet_us > _QUIET * meter.limit.window_us:
+            self._quiet_us = now
             meter.widen(max(self._guard_us, meter.guard_us // 2), now)
 
     def _apply(self, now: int) -> None:

@@ -113,9 +113,11 @@ class Paced(Meter):
 
     def change(self, limit: Limit, now: int) -> None:
         """Put a changed amount in force and keep what was used."""
-        known = 0
-        if self._burst.known > self._bucket.burst and limit.amount < self.limit.amount:
-            known = self._burst.known * limit.amount // self.limit.amount
+        known, had = self._burst.known, self.limit.amount
+        if known == self._bucket.burst:
+            known = 0  # nothing has been learned
+        elif limit.amount < had:
+            known = known * limit.amount // had
         super().change(limit, now)
         self._bucket.change(limit, now)
         self._burst = _Reach(max(self._bucket.burst, known))
