@@ -137,3 +137,26 @@ async def demand(
         async with asyncio.timeout(minutes * 60), asyncio.TaskGroup() as group:
             for _ in range(tasks):
                 group.create_task(work())
+
+
+async def beside(account: Account, rows: list[tuple[float, int]], *, rpm: int) -> None:
+    """Be another program: call evenly, with a count of its own; note each answer."""
+    wire = httpx2.ASGITransport(account.simulator)
+    body = {"model": "m", "messages": [{"role": "user", "content": "Hi"}]}
+    async with (
+        httpx2.AsyncClient(
+            transport=wire, headers={"authorization": f"Bearer {KEY}"}
+        ) as http,
+        asyncio.TaskGroup() as group,
+    ):
+
+        async def call() -> None:
+            answer = await http.post(
+                "https://api.openai.com/v1/chat/completions",
+                json=body | {"max_tokens": 100},
+            )
+            rows.append((account.loop.time(), answer.status_code))
+
+        while True:
+            await asyncio.sleep(60 / rpm)
+            group.create_task(call())

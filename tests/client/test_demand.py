@@ -14,7 +14,18 @@ import pytest
 from ratekeeper import LimitExceeded, ProviderThrottled
 from ratekeeper.simulator.cues import FaultPlan
 from ratekeeper.testing.clock import EPOCH
-from tests.client.demand import CLIENTS, FLIGHT_S, LOADS, MODELS, Account, demand
+from tests.client.demand import (
+    CLIENTS,
+    FLIGHT_S,
+    LOADS,
+    MINUTES,
+    MODELS,
+    RPM,
+    WARM_UP_S,
+    Account,
+    beside,
+    demand,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -187,3 +198,25 @@ def _wait_s(error: Any) -> float:
         return float(error.response.headers["retry-after-ms"]) / 1000
     wait_s: float = error.retry_after_s
     return wait_s
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_a_program_beside_ours_is_made_room_for(client: str) -> None:
+    """It has a third of the account to itself, and neither knows of the other."""
+    account = Account(*MODELS["token bucket"])
+    rows: list[tuple[float, int]] = []
+
+    async def main() -> None:
+        other = asyncio.create_task(beside(account, rows, rpm=RPM // 3))
+        ask, close = account.open(client, timeout=3600)
+        await demand(ask, LOADS["requests bind"], tasks=20)
+        other.cancel()
+        await close()
+
+    account.run(main())
+    ours = [(at_s, status) for at_s, status, _ in account.seen]
+    warm = [status for at_s, status in ours + rows if at_s >= WARM_UP_S]
+    used = warm.count(200) / RPM / (MINUTES - WARM_UP_S / 60)
+
+    assert warm.count(429) <= 0.01 * len(warm), account.figures()
+    assert used >= 0.95, account.figures()
