@@ -115,3 +115,15 @@ def test_a_cost_out_of_range_is_refused(value: int) -> None:
 def test_no_limits_are_a_config_error() -> None:
     with pytest.raises(ConfigError, match="no limits given"):
         rules_of([])
+
+
+@pytest.mark.parametrize("slip", ["learnd", "Leaned", "learned from refusal"])
+def test_a_slip_of_learned_is_told_the_word_to_write(slip: str) -> None:
+    with pytest.raises(ConfigError, match="expected 'learned' once, or 'learned from"):
+        rules_of([slip], Account())
+
+
+def test_learned_is_read_in_capitals_as_units_are() -> None:
+    account = Account(shows=(("requests", MINUTE),))
+
+    assert rules_of(["learned"], account) == rules_of(["LEARNED"], account)

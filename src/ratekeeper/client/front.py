@@ -99,7 +99,10 @@ class Front:
         key = keys.find_key(self._provider, api_key, os.environ)
         said = (limits,) if isinstance(limits, str) else tuple(limits or ())
         if limits is not None and not said:
-            msg = "limits= names none: leave it out to have them learned"
+            msg = (
+                "limits= names none: leave it out to have them learned, or say them, "
+                'such as limits=["500 rpm", "120k tpm"]'
+            )
             raise ConfigError(msg)
         self._limits, self._account = http.account_of(self._provider, said, model, tier)
         self._store = open_store(store, shared=name is not None)

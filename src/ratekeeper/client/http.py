@@ -20,7 +20,7 @@ from ratekeeper.core.policy import FROM_REFUSALS, LEARNED
 from ratekeeper.errors import ConfigError
 from ratekeeper.limiter import AsyncLimiter, Limiter
 from ratekeeper.providers.catalog import Provider, find_provider
-from ratekeeper.providers.presets import preset
+from ratekeeper.providers.presets import preset, presets
 
 if TYPE_CHECKING:
     import ssl
@@ -152,9 +152,12 @@ def account_of(
     account = found.account()
     said = limits or (LEARNED,)
     if LEARNED in said and not account.shows:
+        tiers = dict.fromkeys(p.tier for p in presets() if p.provider == found.name)
+        known = "".join(f'tier="{tier}" or ' for tier in tiers)
         msg = (
-            f"{found.name} shows no limits in its headers: give the account's, such as "
-            f'"500 rpm", "120k tpm", the tier= whose limits it has, or "{FROM_REFUSALS}"'
+            f"{found.name} does not show its limits in every answer, so they cannot be "
+            f'learned: say them, such as "500 rpm", "120k tpm", or {known}'
+            f'"{FROM_REFUSALS}"'
         )
         raise ConfigError(msg)
     return said, account

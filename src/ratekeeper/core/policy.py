@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 LEARNED = "learned"  # said instead of limits: they are read from headers
 FROM_REFUSALS = "learned from refusals"  # or, where headers show none, felt for
 
+_SLIP = 0.8  # how near to the word `learnd`, `leaned` and `learning` are, at least
+
 HOLD = 15 * MINUTE  # the longest life of a concurrency slot unless said
 
 _METERS: dict[Algorithm | None, type[Meter]] = {
@@ -91,7 +93,7 @@ def rules_of(
     "learned" stands for those that the account's answers show.
     """
     limits = tuple(limits)
-    words = [x for x in limits if isinstance(x, str) and x.split()[:1] == [LEARNED]]
+    words = [x for x in limits if isinstance(x, str) and _means_learned(x)]
     if words:
         rest = tuple(x for x in limits if x not in words)
         return (*_learned(words, account), *(rules_of(rest, account) if rest else ()))
@@ -120,9 +122,15 @@ def rules_of(
 _COLD = HOUR  # days start as they are: pacing a day would waste most of it
 
 
+def _means_learned(text: str) -> bool:
+    """Say whether a limit is the word for one that nobody has told, or a slip of it."""
+    first = text.lower().split()[:1]
+    return bool(difflib.get_close_matches(LEARNED, first, cutoff=_SLIP))
+
+
 def _learned(words: Sequence[str], account: Account | None) -> tuple[Rule, ...]:
     """Return the rules of limits that nobody has told."""
-    said = " ".join(words[0].split())
+    said = " ".join(words[0].lower().split())
     if len(words) > 1 or said not in {LEARNED, FROM_REFUSALS}:
         msg = f"limit '{said}': expected '{LEARNED}' once, or '{FROM_REFUSALS}'"
         raise ConfigError(msg)
@@ -134,7 +142,7 @@ def _learned(words: Sequence[str], account: Account | None) -> tuple[Rule, ...]:
         return (Rule(limit=one, text=said, kind=Adaptive),)
     if not account.shows:
         msg = (
-            "this provider's headers show no limits to be learned: give a limit such "
+            "this provider does not show its limits in every answer: give a limit such "
             f"as '500 rpm', or say '{FROM_REFUSALS}'"
         )
         raise ConfigError(msg)
