@@ -129,6 +129,13 @@ class Learner:
         self._told = limit
         self._apply(now)
 
+    @property
+    def capacity(self) -> int:
+        """How much goes at once at most, as far as that has been seen."""
+        if not self._most:
+            return self._meter.limit.amount
+        return self._most + (self._meter.unit == "requests")
+
     def has_room(self, cost: int) -> bool:
         """Say whether the provider, as far as it has said, has room for a call."""
         if self._seen is None:
@@ -358,19 +365,19 @@ def blamed(
 ) -> list[Meter]:
     """Return which of the limits of a call a refusal without a name is due to.
 
-    A trial, if the call was one; else those that the headers show to have too little
-    left; else the one that is closest to its bounds.
+    Those that the headers show to have too little left; else a trial, if the call was
+    one; else the one that is closest to its bounds.
     """
     at = range(len(meters))
-    found = [meters[i] for i in at if meters[i].is_probing(taken_us)]
+    found = [
+        meters[i]
+        for i in at
+        if (reading := readings[i]) is not None
+        and reading.remaining is not None
+        and reading.remaining < costs[i]
+    ]
     if not found:
-        found = [
-            meters[i]
-            for i in at
-            if (reading := readings[i]) is not None
-            and reading.remaining is not None
-            and reading.remaining < costs[i]
-        ]
+        found = [meter for meter in meters if meter.is_probing(taken_us)]
     if not found and len(meters) > 1:
         found = [max(meters, key=lambda meter: meter.fullness(now))]
     return found or [*meters]

@@ -178,14 +178,17 @@ class Paced(Meter):
         False where nothing is left to take back.
         """
         until_us = now + _FORGOTTEN * self.limit.window_us
-        if self._over.known and self._beyond(0, now) > 0:
+        known, least = self._burst.known, self._bucket.burst
+        over = self._over.known > 0 and self._beyond(0, now) > 0
+        burst = known > least and 4 * self._bucket.used(now) >= 3 * known
+        if over and not self._is_small():
             self._over.shrink(0, until_us)
-        elif self._burst.known > self._bucket.burst:
-            self._burst.shrink(self._less(self._burst.known), until_us)
-        else:
-            return False
+        elif known > least:
+            burst = True
+        if burst:
+            self._burst.shrink(self._less(known), until_us)
         self._reach(now)
-        return True
+        return over or burst
 
     def fullness(self, now: int) -> float:
         """Return how much of a window or of the burst is used, whichever is more."""
@@ -195,6 +198,12 @@ class Paced(Meter):
     def is_probing(self, taken_us: int) -> bool:
         """Say whether what was taken then reaches further than any call before it."""
         return self._probe is not None and self._probe.taken_us == taken_us
+
+    def _is_small(self) -> bool:
+        """Say whether the provider has been seen to hold a bucket, and no window."""
+        return (
+            self.learner is not None and self.learner.capacity < self.limit.amount // 2
+        )
 
     def _less(self, burst: int) -> int:
         """Return what is surely less than a burst that was refused."""
@@ -215,6 +224,7 @@ class Paced(Meter):
         known = self._burst.known
         if not over:
             most = self.limit.amount * (_PARTS - 1) // _PARTS
+            most = min(most, self.learner.capacity)
             return (
                 burst - cost <= known and burst <= most and self._burst.may(burst, now)
             )
