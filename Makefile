@@ -50,7 +50,7 @@ bench-import: dev ## how long `import ratekeeper` takes, and what it loads
 peers: run
 	@$(BIN)/python tools/peers.py
 
-bench-quota: peers ## how much of a quota each limiter gets out, on a virtual clock (10 min)
+bench-quota: peers ## how much of a quota each limiter gets out, on a virtual clock (30 min)
 	@$(PEERS) -m benchmarks.quota $(ARGS)
 
 bench-engine: peers ## what a grant costs in time and memory, beside other limiters (3 min)

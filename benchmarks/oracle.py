@@ -23,7 +23,7 @@ def serve(case: Case, calls: Sequence[Call], start_us: int) -> list[int]:
 
     `start_us` is the instant the run starts at, for windows that are aligned to a clock.
     """
-    enforcer = case.enforcer()
+    enforcer = case.enforcer(start_us)
     open_calls: list[tuple[int, int, Admitted]] = []  # when it is settled; its number
     admitted: list[int] = []
     now = 0

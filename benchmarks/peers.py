@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
+    from benchmarks.provider import Answer
     from benchmarks.workload import Call, Case
     from ratekeeper.testing import ManualClock
 
@@ -47,10 +48,10 @@ class Peer:
         """Wait for leave to call."""
         raise NotImplementedError
 
-    async def answered(self, ticket: Any, call: Call) -> None:
+    async def answered(self, ticket: Any, call: Call, answer: Answer) -> None:
         """Most have nothing to settle."""
 
-    async def refused(self, ticket: Any, call: Call, retry_after_s: float) -> None:
+    async def refused(self, ticket: Any, call: Call, answer: Answer) -> None:
         """Most have nothing to learn."""
 
     def used(self, call: Call) -> int:
@@ -186,12 +187,13 @@ class InferMesh(Peer):
             raise asyncio.CancelledError
         return ticket
 
-    async def answered(self, ticket: Any, call: Call) -> None:
+    async def answered(self, ticket: Any, call: Call, answer: Answer) -> None:
+        del answer
         if self.case.tpm:
             await self.limiter.adjust(ticket, actual_tokens=self.used(call))
 
-    async def refused(self, ticket: Any, call: Call, retry_after_s: float) -> None:
-        del call, retry_after_s
+    async def refused(self, ticket: Any, call: Call, answer: Answer) -> None:
+        del call, answer
         await self.limiter.adjust(ticket, actual_tokens=0)
 
 
@@ -219,11 +221,12 @@ class TokenThrottle(Peer):
         usage = self._usage(call.reserved)
         return await self.limiter.acquire_capacity(model="m", usage=usage)
 
-    async def answered(self, ticket: Any, call: Call) -> None:
+    async def answered(self, ticket: Any, call: Call, answer: Answer) -> None:
+        del answer
         await self._settle(ticket, self.used(call))
 
-    async def refused(self, ticket: Any, call: Call, retry_after_s: float) -> None:
-        del call, retry_after_s
+    async def refused(self, ticket: Any, call: Call, answer: Answer) -> None:
+        del call, answer
         await self._settle(ticket, 0)
 
     def _settle(self, ticket: Any, tokens: int) -> Awaitable[None]:

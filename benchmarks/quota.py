@@ -8,42 +8,21 @@ that knows the provider's model: 0 refusals, and its share of the oracle.
 from __future__ import annotations
 
 import argparse
-import concurrent.futures
 import dataclasses
-import multiprocessing
-import os
 import sys
 import time
 from typing import Any
 
-from benchmarks import driver, peers, virtual
+from benchmarks import driver, learning, peers, pool
 from benchmarks.arms import BareSDK, Ratekeeper, paced
-from benchmarks.workload import MODELS, TPM, Case, Model
+from benchmarks.provider import Outcome
+from benchmarks.workload import Case, Model, Setting, settings_of
 
 RATES = (60, 300, 3_000)
 DRAWS = 4  # of calls with tokens: their sizes matter. Every figure is a run's mean
 BUSY_RPM, SHORT_MINUTES = 3_000, 5  # where peers run for less than twenty minutes
 BAR, BAR_HARD = 0.995, 0.98  # the second under jitter, and for tokens
 OURS: dict[str, Any] = {"known": Ratekeeper, "paced": paced, "bare": BareSDK}
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Setting:
-    """What one table is about."""
-
-    rpm: int
-    tpm: int | None = None
-    refunds: bool = False
-
-    @property
-    def models(self) -> list[Model]:
-        return [m for m in MODELS if m.tokens or self.tpm is None]
-
-    def __str__(self) -> str:
-        if self.tpm is None:
-            return f"{self.rpm} rpm, requests alone"
-        back = "come back" if self.refunds else "do not come back"
-        return f"{self.rpm} rpm + {self.tpm // 1000}k tpm, unused tokens {back}"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,9 +64,8 @@ def measure(setting: Setting, model: Model, name: str) -> Row:
     short = peer is not None and setting.rpm >= BUSY_RPM and setting.tpm is None
     single = setting.tpm is None or (peer is not None and peer.slow)
     draws = 1 if single else DRAWS
-    pairs = []
-    for seed in range(1, draws + 1):
-        case = Case(
+    cases = [
+        Case(
             model=model,
             rpm=setting.rpm,
             tpm=setting.tpm,
@@ -95,16 +73,19 @@ def measure(setting: Setting, model: Model, name: str) -> Row:
             minutes=SHORT_MINUTES if short else 20,
             seed=seed,
         )
-        pairs.append((driver.run(case, peer or OURS[name]), driver.best(case)))
-    outcomes = [outcome for outcome, _ in pairs]
-    what = "answered" if setting.tpm is None else "counted"
+        for seed in range(1, draws + 1)
+    ]
+    outcomes = [driver.run(case, peer or OURS[name]) for case in cases]
+    yardsticks = [driver.best(case) for case in cases]
+    used = Outcome.answered if setting.tpm is None else Outcome.counted
+    since, until = cases[0].since_us, cases[0].until_us
     return Row(
         arm=outcomes[0].arm,
-        answered=sum(x.answered for x in outcomes) / draws,
-        share=sum(getattr(x, what) for x in outcomes)
-        / sum(getattr(best, what) for _, best in pairs),
-        early=sum(x.refused_early for x in outcomes) / draws,
-        late=sum(x.refused for x in outcomes) / draws,
+        answered=sum(x.answered(since, until) for x in outcomes) / draws,
+        share=sum(used(x, since, until) for x in outcomes)
+        / sum(used(best, since, until) for best in yardsticks),
+        early=sum(x.refusals(0, since) for x in outcomes) / draws,
+        late=sum(x.refusals(since, until) for x in outcomes) / draws,
         vain=sum(x.vain for x in outcomes) / draws,
         short=short,
     )
@@ -114,10 +95,7 @@ Results = dict[tuple[Setting, str, str], Row]
 
 
 def measure_all(settings: list[Setting], names: list[str]) -> Results:
-    """Measure every arm at every provider, on every core there is.
-
-    Virtual time is installed before a worker imports the peers.
-    """
+    """Measure every arm at every provider."""
     jobs = [
         (setting, model, name)
         for setting in sorted(settings, key=lambda s: s.tpm is not None)
@@ -125,19 +103,8 @@ def measure_all(settings: list[Setting], names: list[str]) -> Results:
         for model in setting.models
     ]
     jobs.sort(key=lambda job: -job[0].rpm)  # the long ones first
-    rows: Results = {}
-    spawn = multiprocessing.get_context("spawn")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2
-    with concurrent.futures.ProcessPoolExecutor(
-        cores, mp_context=spawn, initializer=virtual.install
-    ) as pool:
-        futures = {pool.submit(measure, *job): job for job in jobs}
-        for done in concurrent.futures.as_completed(futures):
-            setting, model, name = futures[done]
-            rows[setting, model.name, name] = done.result()
-            if sys.stderr.isatty():
-                print(f"\r{len(rows)} of {len(jobs)}", end="", file=sys.stderr)
-    return rows
+    found = pool.spread(measure, jobs)
+    return {(job[0], job[1].name, job[2]): row for job, row in found.items()}
 
 
 def table(setting: Setting, names: list[str], rows: Results) -> str:
@@ -162,28 +129,11 @@ def missed(settings: list[Setting], rows: Results) -> list[str]:
     return found
 
 
-def settings_of(*, quick: bool) -> list[Setting]:
-    """List what is measured: with `quick`, the smallest rate."""
-    return [
-        setting
-        for rpm in (RATES[:1] if quick else RATES)
-        for setting in (
-            Setting(rpm=rpm),
-            Setting(rpm=rpm, tpm=TPM),
-            Setting(rpm=rpm, tpm=TPM, refunds=True),
-        )
-    ]
-
-
-def main() -> int:
-    """Measure, print, and return 1 if a bar is missed."""
-    parser = argparse.ArgumentParser(prog="bench-quota", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="60 rpm and no peers")
-    quick = parser.parse_args().quick
+def known(*, quick: bool) -> list[str]:
+    """Measure Ratekeeper and the peers, print, and return the bars that are missed."""
     found, missing = ([], []) if quick else peers.present()
     names = [*OURS, *(peer.package for peer in found)]
-    settings = settings_of(quick=quick)
-    began = time.perf_counter()
+    settings = settings_of(RATES[:1] if quick else RATES)
     rows = measure_all(settings, names)
     print(
         "\nanswered · share of the oracle · 429s in minutes 0-2 / 2-20 · tokens sent in "
@@ -192,10 +142,26 @@ def main() -> int:
     for setting in settings:
         print(table(setting, names, rows), end="\n\n")
     print(*peers.versions(found), *missing, sep="\n")
-    print(f"{len(rows)} rows in {time.perf_counter() - began:.0f} s")
     wrong = missed(settings, rows)
     asked = f"0 refusals, {BAR:.1%} of the oracle ({BAR_HARD:.0%}: jitter, tokens)"
     print(f"bars ({asked}): {'MISSED' if wrong else 'all cleared'}", *wrong, sep="\n")
+    return wrong
+
+
+def main() -> int:
+    """Measure, print, and return 1 if a bar is missed."""
+    parser = argparse.ArgumentParser(prog="bench-quota", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="60 rpm and no peers")
+    parser.add_argument(
+        "--unknown", action="store_true", help="only what is learned, untold"
+    )
+    args = parser.parse_args()
+    began = time.perf_counter()
+    wrong = [] if args.unknown else known(quick=args.quick)
+    if args.unknown or not args.quick:
+        rates = RATES[:1] if args.quick else RATES
+        wrong += learning.run(rates)
+    print(f"in {time.perf_counter() - began:.0f} s")
     return bool(wrong)
 
 

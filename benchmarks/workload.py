@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import dataclasses
 import random
+from enum import StrEnum
+from typing import TYPE_CHECKING
 
-from ratekeeper.simulator.enforcer import Enforcer
+from ratekeeper.simulator.enforcer import Admitted, Enforcer, Refused, Standing
 from ratekeeper.simulator.rules import (
     FixedWindow,
     QuantizedBucket,
@@ -18,6 +20,9 @@ from ratekeeper.simulator.rules import (
     SlidingLog,
     TokenBucket,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
 
 SECOND = 1_000_000
 MINUTE = 60 * SECOND
@@ -40,6 +45,14 @@ class Call:
     def prompt(self) -> int:
         """The tokens sent with every attempt, whether it is answered or refused."""
         return self.used // _PROMPT_SHARE
+
+
+class Shows(StrEnum):
+    """What a provider's headers say of its limits."""
+
+    NOTHING = "no headers"
+    REMAINING = "limit, remaining"
+    RESET = "limit, remaining, reset"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +109,80 @@ MODELS = (
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """The limits of a run, and whether unused tokens come back: a table of its own."""
+
+    rpm: int
+    tpm: int | None = None
+    refunds: bool = False
+
+    @property
+    def models(self) -> list[Model]:
+        """List the providers that an arm which knows them is measured at."""
+        return [m for m in MODELS if m.tokens or self.tpm is None]
+
+    @property
+    def untold(self) -> list[Model]:
+        """List those for an arm that knows none: each also behind jitter."""
+        plain = [m for m in self.models if not m.jitter]
+        return plain + [
+            dataclasses.replace(m, name=f"{m.name}+jitter", jitter=True)
+            for m in plain
+            if m.kind is not QuantizedBucket
+        ]
+
+    def __str__(self) -> str:
+        if self.tpm is None:
+            return f"{self.rpm} rpm, requests alone"
+        back = "come back" if self.refunds else "do not come back"
+        return f"{self.rpm} rpm + {self.tpm // 1000}k tpm, unused tokens {back}"
+
+
+def settings_of(rates: Iterable[int]) -> list[Setting]:
+    """List what is measured at these rates."""
+    return [
+        setting
+        for rpm in rates
+        for setting in (
+            Setting(rpm=rpm),
+            Setting(rpm=rpm, tpm=TPM),
+            Setting(rpm=rpm, tpm=TPM, refunds=True),
+        )
+    ]
+
+
+class Changing(Enforcer):
+    """An enforcer whose first limit changes at given instants."""
+
+    def __init__(self, rules: list[Rule], changes: list[tuple[int, int]]) -> None:
+        super().__init__(rules)
+        self._changes = changes  # when, and to what amount
+
+    def _turn(self, now: int) -> None:
+        while self._changes and self._changes[0][0] <= now:
+            at, amount = self._changes.pop(0)
+            self.rules[0].change(amount, at)
+
+    def admit(self, costs: Mapping[str, int], now: int) -> Admitted | Refused:
+        """Admit a call by the limits of that moment."""
+        self._turn(now)
+        return super().admit(costs, now)
+
+    def wait_us(self, costs: Mapping[str, int], now: int) -> int | None:
+        """Tell when to ask again: after a change at the latest."""
+        self._turn(now)
+        wait = super().wait_us(costs, now)
+        if wait is None or not self._changes:
+            return wait
+        return min(wait, self._changes[0][0] - now)
+
+    def standing(self, now: int) -> list[Standing]:
+        """Tell how every limit stands at that moment."""
+        self._turn(now)
+        return super().standing(now)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
     """One provider under one load."""
 
@@ -106,6 +193,9 @@ class Case:
     minutes: int = 20
     skip_minutes: int = 2  # the start, which is not measured
     seed: int = 1
+    shows: Shows = Shows.NOTHING
+    answer_within_us: int | None = None  # any time up to this; else always as long
+    changes: tuple[tuple[int, int], ...] = ()  # when, and to how many requests
 
     @property
     def answer_us(self) -> int:
@@ -117,28 +207,36 @@ class Case:
         """The end of the run."""
         return self.minutes * MINUTE
 
-    def is_measured(self, at_us: int) -> bool:
-        """Say whether what happens then counts."""
-        return self.skip_minutes * MINUTE <= at_us < self.until_us
+    @property
+    def since_us(self) -> int:
+        """The end of the start, which is not measured."""
+        return self.skip_minutes * MINUTE
 
     @property
     def calls_per_minute(self) -> int:
-        """What the binding limit lets through, about."""
+        """What the binding limit lets through, about, at its highest."""
         if self.tpm is None:
-            return self.rpm
+            return max(self.rpm, *(amount for _, amount in self.changes), 0)
         mean = _MEAN_USED if self.refunds else _MEAN_USED * 3 // 2
         return min(self.rpm, max(1, self.tpm // mean))
 
     @property
     def callers(self) -> int:
-        """The callers that work the demand off: four seconds of it, at most 40."""
-        return max(12, min(40, self.calls_per_minute * OVERLOAD * 4 // 60))
+        """The callers that work the demand off: four seconds of it, at most 40.
 
-    def enforcer(self) -> Enforcer:
-        """Build the provider's side."""
+        Where answers may be slow, as many again as are under way.
+        """
+        longest_us = self.answer_within_us or 0
+        under_way = self.calls_per_minute * longest_us // MINUTE
+        return under_way + max(12, min(40, self.calls_per_minute * OVERLOAD * 4 // 60))
+
+    def enforcer(self, start_us: int) -> Enforcer:
+        """Build the provider's side, for a run that starts then."""
         rules = [self.model.rule(self.rpm)]
         if self.tpm is not None:
             rules.append(self.model.rule(self.tpm, unit="tokens", refunds=self.refunds))
+        if self.changes:
+            return Changing(rules, [(start_us + at, n) for at, n in self.changes])
         return Enforcer(rules)
 
     def costs(self, call: Call) -> dict[str, int]:

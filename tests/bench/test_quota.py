@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.quota import Setting, bar_of, measure, settings_of
-from benchmarks.workload import MODELS, TPM, Model
+from benchmarks.quota import RATES, bar_of, measure
+from benchmarks.workload import MODELS, TPM, Model, Setting, settings_of
 
 CASES = [
     pytest.param(setting, model, id=f"{model.name}: {setting}")
-    for setting in settings_of(quick=True)
+    for setting in settings_of(RATES[:1])
     for model in setting.models
 ]
 
