@@ -461,13 +461,15 @@ def test_a_limit_closest_to_its_bounds_is_to_blame_else() -> None:
     assert ["requests"] == blamed_units(own)
 
 
-def test_a_trial_is_to_blame_before_all_else() -> None:
+def test_a_trial_is_to_blame_unless_the_headers_show_another_used_up() -> None:
     own = meters("600 rpm", "600 tpm")
     own[1].take(500, START - 10 * SECOND)
     for _ in range(11):
         own[0].grant(1, START)
 
-    assert ["requests"] == blamed_units(own, left(0), left(0, unit="tokens"))
+    assert ["requests"] == blamed_units(own)
+    assert ["requests"] == blamed_units(own, left(40), left(100, unit="tokens"))
+    assert ["tokens"] == blamed_units(own, left(40), left(0, unit="tokens"))
 
 
 def test_the_only_limit_is_to_blame_whatever_is_known() -> None:

@@ -207,17 +207,6 @@ class Learner:
         else:
             self._set_share(self._fair(left), now)
 
-    def _charge_others(self, left: int, now: int) -> None:
-        """Charge what others used of a window too long to be paced.
-
-        The own count as it is now holds what has been charged for them before: calls
-        that were under way together each tell of the same use.
-        """
-        meter = self._meter
-        expected = min(meter.remaining(now), self._most - meter.owed(now))
-        if left < expected - self._slack():
-            meter.take(expected - left, now)
-
     def _slack(self) -> int:
         """Return by how much what is left may be off.
 
