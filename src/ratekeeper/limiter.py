@@ -128,7 +128,7 @@ class _Front:
         taken = self._store.take(self._scope, key, costs)
         if taken is None:
             return None
-        return Grant(self._store, taken[0], costs, taken[1])
+        return Grant(self._store, taken[0], costs, taken[1], taken[2])
 
     def _asked(
         self,

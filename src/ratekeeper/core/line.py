@@ -139,11 +139,8 @@ def _consider(waiter: Waiter, now: int, changed: list[Waiter]) -> None:
     if not lacking:
         for meter, cost in zip(waiter.meters, waiter.costs, strict=True):
             meter.grant(cost, now)
-        marks = [meter.mark(now) for meter in waiter.meters]
-        waiter.marks = marks if any(marks) else ()
+        waiter.go(now)
         _leave(waiter, waiter.lacks, served=True)
-        waiter.state = State.GRANTED
-        waiter.granted_us = now
         changed.append(waiter)
         return
     waiter.held_by, waiter.wait_us = max(lacking, key=lambda pair: pair[1])
@@ -175,7 +172,7 @@ def _is_lost(waiter: Waiter, lacking: list[tuple[Meter, int]], now: int) -> bool
         return True
     if waiter.deadline_us is None:
         return any(meter.limit.is_money and wait > _PATIENCE for meter, wait in lacking)
-    exact = [(meter, wait) for meter, wait in lacking if meter.exact]
+    exact = [(meter, wait) for meter, wait in lacking if meter.is_exact]
     sure = max((wait for _, wait in exact), default=0)
     if now < waiter.deadline_us < now + sure and waiter.rises_by(
         waiter.deadline_us, now

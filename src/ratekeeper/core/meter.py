@@ -51,8 +51,8 @@ class Meter:
         self.pace: Meter | None = None
         self.paused_until_us = 0
         self.cold_until_us = 0  # until then the pace is kept
-        # True while a line, a pause or a pace stands before the arithmetic, and always
-        # for a limit that learns: the direct path looks at this one flag.
+        # True while a line, a pause or a pace stands before the arithmetic: the direct
+        # path looks at this one flag.
         self.attention = False
         self.charged = 0
 
@@ -146,6 +146,11 @@ class Meter:
         """Return what a call of this cost counts for in line."""
         return cost
 
+    @property
+    def is_exact(self) -> bool:
+        """Whether waits are known: not for slots, nor at a pace that others set."""
+        return self.exact and self.cold_until_us != NEVER
+
     # What stands before the algorithm.
 
     def delay_us(self, cost: int, now: int) -> int:
@@ -213,8 +218,7 @@ class Meter:
     def settle_attention(self, now: int) -> None:
         """Drop the flag once nothing stands before the arithmetic any more."""
         self.attention = (
-            self.learner is not None
-            or self.line is not None
+            self.line is not None
             or self.cold_until_us > now
             or self.paused_until_us > now
         )

@@ -61,9 +61,8 @@ class Rule:
         meter = kind(self.limit, guard_us=self.guard_us)
         meter.text = self.text
         meter.refunds = self.refunds
-        if self.learns:
+        if self.learns and self.limit.window_us:
             meter.learner = Learner(meter, self.limit if self.is_told else None)
-        meter.settle_attention(now)
         if self.cold:
             meter.start_cold(now, Bucket(self.limit, paced=True))
         return meter
@@ -139,7 +138,7 @@ def _learned(words: Sequence[str], account: Account | None) -> tuple[Rule, ...]:
         raise ConfigError(msg)
     one = Limit(amount=1, unit=CONCURRENT, window_us=0, algorithm=Algorithm.CONCURRENCY)
     if said == FROM_REFUSALS:
-        return (Rule(limit=one, text=said, kind=Adaptive),)
+        return (Rule(limit=one, text=said, kind=Adaptive, learns=True),)
     if not account.shows:
         msg = (
             "this provider does not show its limits in every answer: give a limit such "

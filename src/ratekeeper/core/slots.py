@@ -152,11 +152,6 @@ class Adaptive(Slots):
             self._resize(max(1, self.limit.amount * 3 // 4), now)
         return True
 
-    def settle_attention(self, now: int) -> None:
-        """Keep the flag: every call has something to teach."""
-        del now
-        self.attention = True
-
     def _resize(self, amount: int, now: int) -> None:
         self._let_in = 0
         self.change(dataclasses.replace(self.limit, amount=amount), now)

@@ -132,6 +132,13 @@ class Waiter:
         if self.timeout_us is not None:
             self.deadline_us = now + self.timeout_us
 
+    def go(self, now: int) -> None:
+        """Take note that all its limits have granted it."""
+        self.state = State.GRANTED
+        self.granted_us = now
+        marks = [meter.mark(now) for meter in self.meters]
+        self.marks = marks if any(marks) else ()
+
     def cost_of(self, meter: Meter) -> int:
         """Return what this call takes from one of its limits."""
         return self.costs[self.meters.index(meter)]

@@ -26,11 +26,13 @@ _LOOK_ON = 512  # keys looked at before all are taken to be at their limits
 class Scope:
     """The limits that share a name, and their meters by key."""
 
-    __slots__ = ("__weakref__", "name", "rows", "rules")
+    __slots__ = ("__weakref__", "learns", "name", "rows", "rules")
 
     def __init__(self, name: str, rules: Sequence[Rule]) -> None:
         self.name = name
         self.rules = list(rules)
+        # Whether an answer has something to teach: each grant is then marked.
+        self.learns = any(rule.learns for rule in rules)
         self.rows: dict[str, tuple[Meter, ...]] = {}
 
 

@@ -124,10 +124,10 @@ class MemoryStore:
 
     def take(
         self, scope: Scope, key: str, costs: Sequence[int]
-    ) -> tuple[Sequence[Meter], int] | None:
+    ) -> tuple[Sequence[Meter], int, Waiter | None] | None:
         """Grant now if nothing stands in the way, else change nothing.
 
-        Returns the meters charged and the instant, or None.
+        Returns the meters charged, the instant, and who went where limits learn.
         """
         if self._busy:
             self._let_finish()
@@ -143,11 +143,13 @@ class MemoryStore:
                     if meter.attention or meter.wait_us(costs[at], now):
                         return None
                     at += 1
+                if scope.learns:
+                    return meters, now, _gone(meters, costs, now)
                 at = 0
                 for meter in meters:
                     meter.admit(costs[at], now)
                     at += 1
-                return meters, now
+                return meters, now, None
             finally:
                 self._busy = False
 
@@ -326,7 +328,20 @@ class MemoryStore:
 
     def answered(self, waiter: Waiter, readings: Iterable[Reading]) -> None:
         """Learn from an answer to a call that was let in."""
-        self._move(_answered, waiter, match(readings, waiter.meters))
+        found = match(readings, waiter.meters)
+        if self._busy:
+            self._let_finish()
+        with self._lock:
+            if self._moving:  # by this very thread, which will see to it afterwards
+                self._later.append((_answered, (waiter, found)))
+                return
+            self._busy = True
+            try:
+                changed = _taught(waiter, found, self._now())
+            finally:
+                self._busy = False
+        if changed or any(meter.line is not None for meter in waiter.meters):
+            self._move(_opened, waiter, changed)
 
     def refused(
         self,
@@ -434,9 +449,28 @@ def _looked_again(waiter: Waiter, now: int) -> list[Waiter]:
     return told
 
 
+def _gone(meters: Sequence[Meter], costs: Sequence[int], now: int) -> Waiter:
+    """Grant a call whose answer will teach."""
+    waiter = Waiter(costs)
+    waiter.arrive(meters, now, 0)
+    at = 0
+    for meter in meters:
+        meter.grant(costs[at], now)
+        at += 1
+    waiter.go(now)
+    return waiter
+
+
 def _answered(
     waiter: Waiter, readings: Sequence[Reading | None], now: int
 ) -> list[Waiter]:
+    return _opened(waiter, _taught(waiter, readings, now), now)
+
+
+def _taught(
+    waiter: Waiter, readings: Sequence[Reading | None], now: int
+) -> list[Meter]:
+    """Learn from an answer; returns the limits whose amounts that changed."""
     taken_us, changed = waiter.granted_us, []
     for at, meter in enumerate(waiter.meters):
         mark, learner, cost = waiter.marks[at], meter.learner, waiter.costs[at]
@@ -448,6 +482,11 @@ def _answered(
         learner.let_in(cost, taken_us, waiter.counted_us, now)
         if learner.heed(mark, readings[at], now):
             changed.append(meter)
+    return changed
+
+
+def _opened(waiter: Waiter, changed: Sequence[Meter], now: int) -> list[Waiter]:
+    """Let through whom an answer lets through."""
     if changed:
         _open_gates(waiter.meters, now)
     return [*line.refuse_lost(changed, now), *_advanced(waiter.meters, now)]
