@@ -218,6 +218,8 @@ class Limiter(_Front):
     amounts said last are in force. Without a name the state is this limiter's own.
     `account="openai"` makes them the limits of an account there: counted as that
     provider counts, begun cold, with room for the time a call is on its way to it.
+    They learn from what its answers tell the grant; "learned" as the only limit needs no
+    numbers, "learned from refusals" not even headers.
 
     Example:
         >>> limiter = Limiter("500 requests/minute", "120k tokens/minute")

@@ -40,7 +40,8 @@ class Client(Front):
 
     `provider` is a name or a base URL (a name's own may be changed by `base_url`, or
     a variable such as OPENAI_BASE_URL); its limits are `limits`, or those of a `tier`
-    (for a `model`). The key is `api_key`, or in the provider's environment variable.
+    (for a `model`), or else learned from the headers of its answers.
+    The key is `api_key`, or in the provider's environment variable.
 
     `timeout` bounds a whole call in seconds: line, HTTP and retries (a thread notices
     between two reads). The time that answers have taken of late is kept for the answer:
