@@ -94,6 +94,26 @@ def test_a_request_tells_its_model_in_the_path_and_its_bounds_in_the_body() -> N
 
 
 @pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        (
+            {"generation_config": {"max_output_tokens": 9, "candidate_count": 3}},
+            (9, 3),
+        ),
+        ({"generationConfig": {"candidateCount": "3"}}, (None, 3)),
+        ({"generationConfig": {"max_output_tokens": 9}}, (9, 1)),
+    ],
+)
+def test_bounds_may_have_the_names_and_figures_of_googles_protocol(
+    settings: dict[str, object], expected: tuple[int | None, int]
+) -> None:
+    body = json.dumps({**ASK, **settings}).encode()
+    facts = GEMINI.read_request("POST", PATH.format("generateContent"), body)
+
+    assert expected == (facts.max_output, facts.choices)
+
+
+@pytest.mark.parametrize(
     ("method", "path", "endpoint"),
     [
         ("POST", PATH.format("generateContent"), Endpoint.GENERATE),

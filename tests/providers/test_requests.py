@@ -117,7 +117,8 @@ def test_a_chat_request_is_read() -> None:
         ({"max_tokens": 50}, 50),
         ({"max_completion_tokens": 60}, 60),
         ({"max_tokens": 50, "max_completion_tokens": 60}, 60),
-        ({"max_output_tokens": 70}, 70),
+        ({"max_tokens": 80, "max_completion_tokens": 60}, 80),
+        ({"max_output_tokens": 70}, None),
         ({"max_tokens": 0}, 0),
         ({"max_tokens": None}, None),
         ({}, None),
@@ -127,6 +128,46 @@ def test_the_callers_bound_is_read_under_each_of_its_names(
     fields: dict[str, object], bound: int | None
 ) -> None:
     assert bound == chat(messages=said("x"), **fields).max_output
+
+
+def test_a_response_is_bound_by_a_name_of_its_own() -> None:
+    said = {"input": "x", "max_tokens": 1, "max_output_tokens": 70}
+
+    assert 70 == read(OPENAI, "/v1/responses", **said).max_output
+    assert read(OPENAI, "/v1/responses", input="x", max_tokens=1).max_output is None
+
+
+@pytest.mark.parametrize(
+    ("fields", "answers"),
+    [
+        ({}, 1),
+        ({"n": 3}, 3),
+        ({"n": 3.0}, 3),
+        ({"n": "3"}, 3),
+        ({"n": "3.0"}, 3),
+        ({"n": -3}, 1),
+        ({"n": True}, 1),
+        ({"n": "three"}, 1),
+        ({"n": float("nan")}, 1),
+        ({"n": float("inf")}, 1),
+        ({"n": 10**30}, 10_000),
+        ({"n": 2, "best_of": 5}, 5),
+        ({"prompt": "x"}, 1),
+        ({"prompt": [1, 2, 3]}, 1),
+        ({"prompt": ["x", "y", "z"]}, 3),
+        ({"prompt": [[1, 2], [3]], "n": 4}, 8),
+    ],
+)
+def test_answers_are_counted_however_many_ways_they_are_asked_for(
+    fields: dict[str, object], answers: int
+) -> None:
+    assert answers == read(OPENAI, "/v1/completions", **fields).choices
+
+
+def test_a_deployments_path_tells_the_model_whatever_the_body_says() -> None:
+    path = "/openai/deployments/dear/chat/completions"
+
+    assert "dear" == read(find_provider("azure"), path, model="cheap").model
 
 
 def test_every_part_of_a_chat_request_counts() -> None:

@@ -43,15 +43,16 @@ class BedrockShapes:
             return shapes.unreadable(endpoint, body)
         model = _model(match[1])
         estimate = _estimate(request, model, margin)
-        bounds = shapes.inner(request, "inferenceConfig")
-        name = "maxTokens" if endpoint is Endpoint.CONVERSE else "max_tokens"
+        bounds, name = request, "max_tokens"
+        if endpoint is Endpoint.CONVERSE:
+            bounds, name = shapes.inner(request, "inferenceConfig"), "maxTokens"
         return RequestFacts(
             endpoint=endpoint,
             model=model,
             stream=what.endswith("stream"),
             input_tokens=estimate.upper(),
             estimate=estimate,
-            max_output=shapes.count({**request, **bounds}, name),
+            max_output=shapes.count(bounds, name),
         )
 
     def read_event(self, value: Json) -> Glimpse:

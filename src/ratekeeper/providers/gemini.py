@@ -32,6 +32,7 @@ _SILENT = frozenset(
     [
         "cachedContent",
         "generationConfig",
+        "generation_config",
         "labels",
         "model",
         "outputDimensionality",
@@ -40,6 +41,10 @@ _SILENT = frozenset(
         "toolConfig",
     ]
 )
+_SNAKES = {
+    "candidate_count": "candidateCount",
+    "max_output_tokens": "maxOutputTokens",
+}
 UNAVAILABLE = "UNAVAILABLE"  # what Google calls a 503
 _DATA = ("inlineData", "inline_data", "fileData", "file_data")
 
@@ -62,7 +67,7 @@ class GeminiShapes:
         request = shapes.read_object(body)
         if request is None:
             return shapes.unreadable(endpoint, body)
-        bounds = shapes.inner(request, "generationConfig")
+        bounds = _bounds(request)
         estimate = _estimate(request, match[1], margin)
         embeds = endpoint is Endpoint.EMBEDDINGS
         return RequestFacts(
@@ -72,7 +77,7 @@ class GeminiShapes:
             input_tokens=estimate.upper(),
             estimate=estimate,
             max_output=0 if embeds else shapes.count(bounds, "maxOutputTokens"),
-            choices=shapes.choices_of({"n": bounds.get("candidateCount")}),
+            choices=shapes.choices_of(bounds.get("candidateCount")),
         )
 
     def read_event(self, value: Json) -> Glimpse:
@@ -118,6 +123,15 @@ class GeminiShapes:
         """Write an error body in Google's shape."""
         number = 503 if code == UNAVAILABLE else 429
         return {"error": {"code": number, "message": message, "status": code}}
+
+
+def _bounds(request: Json) -> Json:
+    """Return the settings of a request, by Google's names or those of its protocol."""
+    bounds = {}
+    for name in ("generation_config", "generationConfig"):
+        for key, value in shapes.inner(request, name).items():
+            bounds[_SNAKES.get(key, key)] = value
+    return bounds
 
 
 def _estimate(request: Json, model: str, margin: int) -> Estimate:

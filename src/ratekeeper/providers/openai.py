@@ -53,7 +53,11 @@ _SILENT = frozenset(
     ]
 )
 _UNSEEN = ("previous_response_id", "conversation")  # what the provider keeps
-_BOUNDS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
+# Which bounds an answer; a provider that does not know one of the two may heed the other.
+_BOUNDS = {
+    Endpoint.CHAT: ("max_completion_tokens", "max_tokens"),
+    Endpoint.RESPONSES: ("max_output_tokens",),
+}
 _DELTAS = frozenset(["content", "reasoning_content", "reasoning", "refusal"])
 _USAGE_EVENTS = ("response.completed", "response.incomplete", "response.failed")
 
@@ -73,17 +77,17 @@ class OpenAIShapes:
         request = shapes.read_object(body)
         if request is None:
             return shapes.unreadable(endpoint, body)
-        model = shapes.model_of(request) or _deployment(path)
+        # On Azure the path decides, whatever the body says.
+        model = _deployment(path) or shapes.model_of(request)
         estimate = _estimate(endpoint, request, model, margin)
-        most = 0 if endpoint is Endpoint.EMBEDDINGS else _max_output(request)
         return RequestFacts(
             endpoint=endpoint,
             model=model,
             stream=request.get("stream") is True,
             input_tokens=estimate.upper(),
             estimate=estimate,
-            max_output=most,
-            choices=shapes.choices_of(request),
+            max_output=_max_output(endpoint, request),
+            choices=_choices(request),
         )
 
     def read_event(self, value: Json) -> Glimpse:
@@ -187,12 +191,20 @@ def _estimate(endpoint: Endpoint, request: Json, model: str, margin: int) -> Est
     return prompt.estimate(frame=PER_MESSAGE * frames, margin=margin)
 
 
-def _max_output(request: Json) -> int | None:
-    for name in _BOUNDS:
-        bound = shapes.count(request, name)
-        if bound is not None:
-            return bound
-    return None
+def _max_output(endpoint: Endpoint, request: Json) -> int | None:
+    if endpoint is Endpoint.EMBEDDINGS:
+        return 0
+    said = [shapes.count(request, name) for name in _BOUNDS[endpoint]]
+    return max((bound for bound in said if bound is not None), default=None)
+
+
+def _choices(request: Json) -> int:
+    """Return how many answers are written: the old completions may have many prompts."""
+    each = shapes.choices_of(request.get("n"), request.get("best_of"))
+    prompts = request.get("prompt")
+    if not isinstance(prompts, list) or all(type(one) is int for one in prompts):
+        return each
+    return each * len(prompts)
 
 
 def _choice_size(choice: object) -> int:

@@ -8,6 +8,7 @@ is not there.
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from ratekeeper.providers.facts import Endpoint, RequestFacts
@@ -21,6 +22,7 @@ _LARGEST_COUNT = 10**9  # of tokens; no request or answer has as many
 _LONGEST_MODEL = 256
 _MOST_CHOICES = 10_000
 _BYTES_PER_TOKEN = 4
+_DIGITS = re.compile(r"[0-9]{1,20}(?:\.0{1,20})?", re.ASCII)
 
 Json = dict[str, object]
 
@@ -118,9 +120,20 @@ def model_of(request: Json) -> str:
     return text(request, "model")[:_LONGEST_MODEL]
 
 
-def choices_of(request: Json) -> int:
-    """Return how many answers are asked for."""
-    return min(max(1, count(request, "n") or 1), _MOST_CHOICES)
+def choices_of(*said: object) -> int:
+    """Return how many answers are asked for, by the largest of what is said.
+
+    A number is one however it is written: Google takes "3", and others 3.0.
+    """
+    return min(max(1, *map(_number, said)), _MOST_CHOICES)
+
+
+def _number(value: object) -> int:
+    if isinstance(value, str) and _DIGITS.fullmatch(value):
+        value = int(value.partition(".")[0])
+    if isinstance(value, float) and value == value // 1:  # neither NaN nor infinite
+        value = int(value)
+    return value if type(value) is int else 0
 
 
 def unreadable(endpoint: Endpoint, body: bytes) -> RequestFacts:
