@@ -91,14 +91,14 @@ def test_audio_and_urgent_answers_are_dearer() -> None:
     one = Usage(input_tokens=1)
     flash = [
         quote(book, "gemini", "gemini-2.5-flash", body).actual(one)
-        for body in (b"", b'{"mimeType": "audio/mp3"}')
+        for body in (b"", b'{"mimeType": "audio/mp3"}', b'{"mimeType": "video/mp4"}')
     ]
     tiers = [
         quote(book, "openai", "gpt-4.1", b'{"service_tier": "%b"}' % tier).actual(one)
         for tier in (b"default", b"flex", b"priority")
     ]
 
-    assert [300, 1000] == flash
+    assert [300, 1000, 1000] == flash
     assert [2000, 2000, 3500] == tiers
 
 
@@ -154,7 +154,8 @@ def test_of_prices_by_date_and_hour_the_highest_from_now_on_counts(
         price_variants=None,
         context_window=None,
     )
-    lists = SimpleNamespace(find_provider_model=lambda *_: (None, found))
+    maker = SimpleNamespace(find_model=lambda *_, **__: found)
+    lists = SimpleNamespace(find_provider=lambda *_: maker, providers=[])
     monkeypatch.setattr(genai_prices.data_snapshot, "get_snapshot", lambda: lists)
 
     row = quote(price_book(), "openai", "m").rows[0]
@@ -261,6 +262,51 @@ def test_an_entry_that_lacks_a_price_is_unknown_never_nothing(
     book = price_book(file=written(tmp_path, {"my-own": entry}))
 
     assert book.quotes("openai", "my-own", "usd") is None
+
+
+@pytest.mark.parametrize(
+    "cost",
+    [
+        "input_cost_per_second",
+        "output_cost_per_image",
+        "input_cost_per_character",
+        "input_cost_per_query",
+    ],
+)
+def test_an_entry_that_charges_by_something_else_makes_tokens_free_for_nobody(
+    cost: str, tmp_path: Path
+) -> None:
+    free = {"input_cost_per_token": 0.0, "output_cost_per_token": 0}
+    book = price_book(
+        file=written(tmp_path, {"free": {**free, cost: 0}, "own": {**free, cost: 1e-4}})
+    )
+
+    assert 0 == quote(book, "openai", "free").worst(1000, 1000)
+    assert book.quotes("openai", "own", "usd") is None
+
+
+def test_tokens_of_images_count_at_their_own_price(tmp_path: Path) -> None:
+    entry = {
+        "input_cost_per_token": 1e-7,
+        "input_cost_per_image_token": 2e-7,
+        "output_cost_per_token": 1e-7,
+        "output_cost_per_image_token": 3e-6,
+    }
+    book = price_book(file=written(tmp_path, {"m": entry}))
+
+    assert 200 + 3000 == quote(book, "openai", "m").worst(1, 1)
+
+
+def test_the_price_list_remembers_no_names_of_a_callers() -> None:
+    lists: Any = genai_prices.data_snapshot.get_snapshot()
+    book = price_book()
+    before = len(lists._lookup_cache), len(lists._provider_cache)
+    for at in range(50):
+        assert book.quotes("openai", f"nobodys-{at}", "usd") is None
+        assert book.quotes("openai", f"ft:gpt-4o-mini-2024-07-18:x:{at}", "usd")
+
+    after = len(lists._lookup_cache), len(lists._provider_cache)
+    assert sum(after) - sum(before) <= 1
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 Prices = PriceBook | Mapping[str, Mapping[str, object]] | str | os.PathLike[str]
 
 _LARGEST = 64 * 2**20  # bytes of a file; litellm's own has three million
-_AUDIO = (b"audio", b"")
+_HEARD = (b"audio", b"video", b"youtu")  # a film's sound is paid for as sound
 _SERVICE = b'"service'  # service_tier, and Google's serviceTier
 
 # What the price lists call the providers. Of Azure no list can know which model is
@@ -124,13 +124,18 @@ def _genai(provider: str, model: str) -> Price | None:
     if snapshot is None:
         return None
     try:
-        _, found = snapshot.find_provider_model(_bare(model), None, there, None)
+        # Not asked for the model at once: it would remember every name for ever.
+        maker = snapshot.find_provider(None, there, None)
     except LookupError:
+        return None
+    found = maker.find_model(_bare(model).lower(), all_providers=snapshot.providers)
+    if found is None:
         return None
     prices = found.prices if isinstance(found.prices, list) else [found.prices]
     lists = [vars(one) for one in _in_force(prices)]
     tiers = _dearest(_tiers(said, _PARTS) for said in lists)
-    dearer = [(*_AUDIO, _dearest(_tiers(said, _WITH_AUDIO) for said in lists))]
+    heard = _dearest(_tiers(said, _WITH_AUDIO) for said in lists)
+    dearer = [(name, b"", heard) for name in _HEARD]
     for variant in found.price_variants or ():
         name, word = (json.dumps(x).encode() for x in next(iter(variant.when.items())))
         name = _SERVICE if name.startswith(_SERVICE) else name
@@ -261,7 +266,7 @@ class _LitellmFile:
                 or str(entry.get("litellm_provider", there))
                 in {there, provider, *_SAME.get(provider, ())}
             ):
-                return _entry(entry)
+                return None if _is_charged_otherwise(entry) else _entry(entry)
         return None
 
 
@@ -276,8 +281,12 @@ _SAME = {
     ),
 }
 _COSTS = {
-    "input": ("input_cost_per_token",),
-    "output": ("output_cost_per_token", "output_cost_per_reasoning_token"),
+    "input": ("input_cost_per_token", "input_cost_per_image_token"),
+    "output": (
+        "output_cost_per_token",
+        "output_cost_per_reasoning_token",
+        "output_cost_per_image_token",
+    ),
     "cache_read": ("cache_read_input_token_cost",),
     "cache_write": ("cache_creation_input_token_cost",),
     "cache_write_1h": ("cache_creation_input_token_cost_above_1hr",),
@@ -287,6 +296,7 @@ _COSTS_WITH_AUDIO = {
     "input": (*_COSTS["input"], "input_cost_per_audio_token"),
     "output": (*_COSTS["output"], "output_cost_per_audio_token"),
 }
+_OTHER_COST = re.compile(r"(?:in|out)put_cost_per_(?!token|request)[a-z]", re.ASCII)
 _ABOVE = re.compile(r"_above_([0-9]{1,6})k_tokens(_priority)?\Z", re.ASCII)
 
 
@@ -310,11 +320,19 @@ def _read(path: Path) -> Mapping[str, Any]:
     return found
 
 
+def _is_charged_otherwise(entry: Mapping[str, Any]) -> bool:
+    """Say whether tokens cost nothing because seconds, images or letters cost."""
+    if any(figure(entry.get(names[0]), MOST_RATE) for names in _COSTS.values()):
+        return False
+    return any(entry[name] for name in entry if _OTHER_COST.match(name))
+
+
 def _entry(entry: Mapping[str, Any]) -> Price:
     tiers = _entry_tiers(entry, _COSTS, "")
     heard = _entry_tiers(entry, _COSTS_WITH_AUDIO, "")
     urgent = _dearest([tiers, _entry_tiers(entry, _COSTS, "_priority")])
-    dearer = ((*_AUDIO, heard), (_SERVICE, b'"priority"', urgent))
+    dearer = [(name, b"", heard) for name in _HEARD]
+    dearer.append((_SERVICE, b'"priority"', urgent))
     return Price(
         tiers=tiers,
         dearer=tuple(one for one in dearer if one[2] != tiers),
