@@ -90,7 +90,15 @@ def test_a_call_without_a_bound_holds_the_models_longest_answer() -> None:
     context: dict[str, Any] = {"m": {**PRICES["m"], "context": 500}}
 
     assert Decimal("0.700") == Case(prices=longest).held(max_tokens=None)
-    assert Decimal("0.47") <= Case(prices=context).held(max_tokens=None) < 0.5
+    assert Decimal("0.500") == Case(prices=context).held(max_tokens=None)
+
+
+def test_a_call_with_many_prompts_holds_an_answer_to_each() -> None:
+    case = Case()
+    prompts = ["a", "b", "c", "d"]
+    ask = case.ask(path="/v1/completions", prompt=prompts, best_of=2)
+
+    assert 720_000_000 <= ask.terms["usd"] < 730_000_000
 
 
 def test_a_call_whose_answer_has_no_bound_is_refused_until_it_has_one() -> None:
@@ -278,6 +286,39 @@ def test_a_cut_stream_pays_for_what_flowed() -> None:
     attempt.end()
 
     assert Decimal("0.02") <= case.used() < Decimal("0.05")
+
+
+def test_of_a_cut_stream_the_input_is_paid_as_it_was_held() -> None:
+    caches = {"input": "1", "output": "0", "cache_write": "1000"}
+    case = Case(prices={"m": caches})
+    attempt = case.begin()
+    held = case.used()
+    attempt.answered(STREAMED)
+    for part in events(delta("word "), done=False):
+        attempt.feed(part)
+    attempt.end()
+
+    assert held == case.used()
+
+
+@pytest.mark.parametrize("model", ["gpt-5-mini", "openai/o3", "x-ai/grok-4"])
+def test_a_model_that_thinks_unseen_keeps_the_worst_case_until_its_usage_is_told(
+    model: str,
+) -> None:
+    spent = []
+    for told in ([], [usage(8, 5)]):
+        case = Case("$1/day", "1M tpm", prices={model: PRICES["m"]})
+        ask = case.ask(model=model)
+        attempt = Attempt(case.counter, ask, case.limiter.acquire(**ask.terms))
+        attempt.answered(STREAMED)
+        for part in events(delta("word "), *told):
+            attempt.feed(part)
+        attempt.end()
+        spent.append(case.limiter.status()["$1/day"].used)
+
+    unknown, known = spent
+    assert unknown > Decimal("0.09")
+    assert known < Decimal("0.006")
 
 
 def test_a_cut_stream_pays_for_no_more_than_its_bound() -> None:

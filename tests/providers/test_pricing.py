@@ -173,16 +173,24 @@ def test_a_call_above_a_threshold_is_priced_by_it_as_a_whole() -> None:
 
 
 def test_the_bound_of_a_request_counts_for_each_choice() -> None:
-    assert 30 == quote({"input": 1, "output": 1}).longest(facts(10, 3), 5)
+    assert 30 == quote({"input": 1, "output": 1}).longest(facts(10, 3))
 
 
 def test_without_a_bound_the_models_longest_answer_counts_else_its_context() -> None:
     price = {"input": 1, "output": 1}
 
-    assert 200 == quote({**price, "max_output": 100}).longest(facts(None, 2), 5)
-    assert 95 == quote({**price, "context": 100}).longest(facts(), 5)
-    assert 0 == quote({**price, "context": 100}).longest(facts(), 500)
-    assert quote(price).longest(facts(), 5) is None
+    assert 200 == quote({**price, "max_output": 100}).longest(facts(None, 2))
+    assert 100 == quote({**price, "context": 100}).longest(facts())
+    assert quote(price).longest(facts()) is None
+
+
+def test_a_bound_of_0_is_none_as_some_relays_drop_it() -> None:
+    price = {"input": 1, "output": 1}
+    embeds = RequestFacts(endpoint=Endpoint.EMBEDDINGS, max_output=0)
+
+    assert quote(price).longest(facts(0)) is None
+    assert 100 == quote({**price, "max_output": 100}).longest(facts(0))
+    assert 0 == quote(price).longest(embeds)
 
 
 # Half a price is none.
@@ -477,3 +485,72 @@ def test_rates_are_a_mapping_by_currency(rates: Any) -> None:
 
 def test_a_number_of_ten_thousand_digits_is_no_price() -> None:
     assert figure(10**10_000, MOST_RATE) is None
+
+
+WAYS = PriceBook(
+    sources=[
+        lambda *_: Price(
+            tiers=(Rates(input=Fraction(1), output=Fraction(1)),),
+            dearer=(
+                (b"audio", b"", (Rates(input=Fraction(3), output=Fraction(1)),)),
+                (
+                    b'"service',
+                    b'"priority"',
+                    (
+                        Rates(input=Fraction(2), output=Fraction(4)),
+                        Rates(above=9, input=Fraction(5), output=Fraction(4)),
+                    ),
+                ),
+                (b'"mute"', b"", (Rates(input=Fraction(1)),)),
+            ),
+        )
+    ]
+)
+
+
+def ways(body: bytes) -> Quote:
+    quotes = WAYS.quotes("openai", "m", "usd")
+    assert quotes is not None
+    return quotes.of(body)
+
+
+def test_a_request_that_is_dearer_in_two_ways_pays_the_higher_of_each() -> None:
+    both = ways(b'{"service_tier": "priority", "x": "audio"}')
+
+    assert 3 + 4 == both.actual(Usage(input_tokens=1, output_tokens=1)) // NANO
+    assert 10 * 5 == both.actual(Usage(input_tokens=10)) // NANO
+
+
+def test_of_two_ways_one_of_which_has_no_output_nobody_knows_the_output() -> None:
+    both = ways(b'{"mute": "audio"}')
+
+    assert both.worst(1, 1) is None
+    assert 3 * NANO == both.worst(1, 0)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"\\u0073ervice_tier": "priority"}',
+        b'{"service_tier": "\\u0070riority"}',
+        b'{"service_tier": "priority", "x": "\\u00e9"}',
+    ],
+)
+def test_an_escape_hides_no_dearer_way(body: bytes) -> None:
+    assert 2 * NANO == ways(body).actual(Usage(input_tokens=1))
+
+
+def test_a_body_that_is_no_json_is_read_as_it_is() -> None:
+    hidden = b'\\u0073 "service_tier": "priority"'
+
+    assert 2 * NANO == ways(hidden).actual(Usage(input_tokens=1))
+    assert NANO == ways(b"\\u0073ervice").actual(Usage(input_tokens=1))
+
+
+def test_names_longer_than_any_are_not_remembered() -> None:
+    book = PriceBook({"*": {"input": 1, "output": 1}})
+    for at in range(3):
+        assert book.quotes("openai", f"{at}" * 1_000_000, "usd") is not None
+    book.quotes("openai", "m", "usd")
+
+    assert 1 == len(book._quotes)

@@ -23,6 +23,7 @@ from ratekeeper.providers.facts import Endpoint, Kind, RequestFacts
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
+    from ratekeeper.client.cashier import Bill
     from ratekeeper.client.decode import Decoder
     from ratekeeper.client.prices import Prices
     from ratekeeper.core.limits import Limit
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from ratekeeper.limiter import AsyncLimiter, Limiter
     from ratekeeper.providers.catalog import Provider
     from ratekeeper.providers.facts import Meter, Verdict
-    from ratekeeper.providers.pricing import Quote
 
 OPTIONS = frozenset(["again", "also", "hold", "key", "priority", "timeout"])
 _PAUSES = frozenset([Kind.THROTTLED, Kind.RAMP, Kind.STOPPED])
@@ -46,7 +46,7 @@ class Ask:
 
     facts: RequestFacts
     terms: Mapping[str, Any]
-    bill: Mapping[str, Quote]  # by currency: how the call is paid for
+    bill: Mapping[str, Bill]  # by currency: how the call is paid for
     retry: bool = False  # an SDK sends it again by itself
 
 
@@ -112,7 +112,7 @@ class Counter:
         terms = {"timeout": timeout, "again": again, "key": key, **options}
         terms["also"] = also
         terms.update(amounts)
-        bill: Mapping[str, Quote] = {}
+        bill: Mapping[str, Bill] = {}
         owed = [limit for limit in limits if limit.is_money]
         if owed:
             # A budget is never passed: no lesson makes a call cheaper.

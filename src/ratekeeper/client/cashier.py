@@ -8,7 +8,8 @@ what to write where.
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
+import re
+from typing import TYPE_CHECKING, NamedTuple
 
 from ratekeeper.client.prices import book_of, warm
 from ratekeeper.core.units import Nano
@@ -30,6 +31,18 @@ _SAFE = 125  # per cent of an input estimate; an estimate of fewer is raised to 
 _COUNTS, _OTHER = Endpoint.COUNT_TOKENS, Endpoint.OTHER
 _FREE = frozenset(["GET", "HEAD", "OPTIONS", "DELETE"])  # they list, show and remove
 _LONGEST = 80  # characters of a name that is shown
+
+
+# Models that think where nobody sees it, and are paid for it: what flowed of an answer
+# says nothing of what it came to.
+_THINKS = re.compile(r"(?:.*/)?(?:o[1-9]|gpt-[5-9]|codex|grok-[4-9])", re.IGNORECASE)
+
+
+class Bill(NamedTuple):
+    """How a call is paid for in one currency; `put` is the input that is held."""
+
+    quote: Quote
+    put: int
 
 
 class Cashier:
@@ -66,12 +79,12 @@ class Cashier:
         method: str,
         path: str,
         body: bytes,
-    ) -> tuple[dict[str, Quote], dict[str, Nano]]:
+    ) -> tuple[dict[str, Bill], dict[str, Nano]]:
         """Return how a call is paid for, and the most it may cost, by currency.
 
         Raises `PriceUnknown` where nobody can say.
         """
-        bill: dict[str, Quote] = {}
+        bill: dict[str, Bill] = {}
         most: dict[str, Nano] = {}
         free = facts.endpoint is _COUNTS or (
             facts.endpoint is _OTHER and method.upper() in _FREE
@@ -88,7 +101,7 @@ class Cashier:
 
     def _priced(
         self, limit: Limit, facts: RequestFacts, path: str, body: bytes
-    ) -> tuple[Quote, Nano]:
+    ) -> tuple[Bill, Nano]:
         book = self._book or self.open(limit)
         is_other = facts.endpoint is _OTHER
         name = path.partition("?")[0] if is_other else facts.model
@@ -98,7 +111,7 @@ class Cashier:
             _refuse(limit, self._provider, name, is_other=is_other)
         quote = quotes.of(body)
         put = -(-facts.input_tokens * self._margin // self._provider.margin)
-        out = 0 if is_other else quote.longest(facts, put)
+        out = 0 if is_other else quote.longest(facts)
         if out is None:
             raise PriceUnknown(
                 f"the request sets no max_tokens, and how long an answer of {name!r} "
@@ -109,7 +122,7 @@ class Cashier:
         most = quote.worst(put, out)
         if most is None:
             _refuse(limit, self._provider, name, is_other=False)
-        return quote, Nano(most)
+        return Bill(quote, put), Nano(most)
 
 
 def _refuse(limit: Limit, provider: Provider, name: str, *, is_other: bool) -> NoReturn:
@@ -140,22 +153,26 @@ def _shown(name: str) -> str:
     return text if text.isprintable() else repr(text)
 
 
-def cost(bill: Mapping[str, Quote], usage: Usage) -> dict[str, int]:
+def cost(bills: Mapping[str, Bill], usage: Usage) -> dict[str, int]:
     """Say what a call came to, now that its answer has told."""
-    return {unit: Nano(quote.actual(usage)) for unit, quote in bill.items()}
+    return {unit: Nano(bill.quote.actual(usage)) for unit, bill in bills.items()}
 
 
 def partly(
-    bill: Mapping[str, Quote], facts: RequestFacts, flowed: int
+    bills: Mapping[str, Bill], facts: RequestFacts, flowed: int
 ) -> dict[str, int]:
-    """Say what a call came to whose answer did not tell; {}: as reserved."""
-    if flowed <= 0 or not bill:
+    """Say what a call came to whose answer did not tell; {}: as reserved.
+
+    Of its input nobody knows more than before it was sent: all that was held is paid.
+    """
+    if flowed <= 0 or _THINKS.match(facts.model):
         return {}
-    if facts.max_output is not None:
+    if facts.max_output:
         flowed = min(flowed, facts.max_output * facts.choices)
-    return cost(bill, Usage(input_tokens=facts.input_tokens, output_tokens=flowed))
+    worst = {unit: bill.quote.worst(bill.put, flowed) for unit, bill in bills.items()}
+    return {unit: Nano(most) for unit, most in worst.items() if most is not None}
 
 
-def nothing(bill: Mapping[str, Quote]) -> dict[str, int]:
+def nothing(bill: Mapping[str, Bill]) -> dict[str, int]:
     """Say that a call is not paid for."""
     return dict.fromkeys(bill, Nano())

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
+import functools
+import json
 import re
 from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
@@ -17,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from ratekeeper.core.units import CURRENCIES, NANO
 from ratekeeper.errors import ConfigError
+from ratekeeper.providers.facts import Endpoint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -32,6 +35,9 @@ MOST_RATE = Fraction(1_000)  # of a currency, a token: a million times any list 
 MOST_FEE = Fraction(10**9)
 MOST_TOKENS = 10**9  # of a context or an answer
 MOST_QUOTES = 4096  # names of models are the caller's: what is remembered has a bound
+LONGEST_NAME = 300  # of a model or a path that is remembered
+
+_HIDDEN = b"\\u00"  # JSON may write "a" as that and 61
 
 _LONGEST = 60  # characters of a figure, and of a name that is shown
 _SMALLEST = -40  # a power of ten; far below any price, and still no long fraction
@@ -142,13 +148,15 @@ class Quote:
     max_output: int | None
     context: int | None
 
-    def longest(self, facts: RequestFacts, put: int) -> int | None:
+    def longest(self, facts: RequestFacts) -> int | None:
         """Return the most output tokens a call may come to, None where nobody knows."""
         one = facts.max_output
+        if one == 0 and facts.endpoint is not Endpoint.EMBEDDINGS:
+            one = None  # there are relays that drop a 0, and nothing bounds the answer
         if one is None:
             one = self.max_output
         if one is None and self.context is not None:
-            one = max(0, self.context - put)
+            one = self.context  # the prompt may come to far less than estimated
         return None if one is None else one * facts.choices
 
     def worst(self, put: int, out: int) -> int | None:
@@ -196,13 +204,46 @@ class Quotes:
     dearer: tuple[tuple[bytes, tuple[tuple[bytes, Quote], ...]], ...] = ()
 
     def of(self, body: bytes) -> Quote:
-        """Return the quote that holds for a request."""
-        for name, ways in self.dearer:
-            if name in body:
-                for word, quote in ways:
-                    if word in body:
-                        return quote
-        return self.usual
+        """Return the quote that holds for a request; of several, the dearest of each."""
+        if not self.dearer:
+            return self.usual
+        if _HIDDEN in body:
+            body = _bare(body)
+        found = [
+            quote
+            for name, ways in self.dearer
+            if name in body
+            for word, quote in ways
+            if word in body
+        ]
+        return functools.reduce(_dearest, found) if found else self.usual
+
+
+def _dearest(one: Quote, other: Quote) -> Quote:
+    """Lay two quotes of one model over each other: of each rate the higher."""
+    rows = []
+    for start in sorted({row.above for row in (*one.rows, *other.rows)}):
+        mine, theirs = (
+            [row for row in quote.rows if row.above <= start][-1]
+            for quote in (one, other)
+        )
+        rates = {
+            name: max(getattr(mine, name), getattr(theirs, name))
+            for name in ("put", "read", "write", "write_1h", "dearest")
+        }
+        out = None
+        if mine.out is not None and theirs.out is not None:
+            out = max(mine.out, theirs.out)
+        rows.append(_Row(above=start, out=out, **rates))
+    return dataclasses.replace(one, rows=tuple(rows))
+
+
+def _bare(body: bytes) -> bytes:
+    """Write JSON anew without the escapes that may hide a plain name."""
+    try:
+        return json.dumps(json.loads(body)).encode()
+    except (ValueError, RecursionError):
+        return body
 
 
 class PriceBook:
@@ -260,9 +301,10 @@ class PriceBook:
         except KeyError:
             pass
         found = self._compile(provider, model, currency)
-        if len(self._quotes) >= MOST_QUOTES:
-            self._quotes.clear()
-        self._quotes[at] = found
+        if len(model) <= LONGEST_NAME:
+            if len(self._quotes) >= MOST_QUOTES:
+                self._quotes.clear()
+            self._quotes[at] = found
         return found
 
     def _compile(self, provider: str, model: str, currency: str) -> Quotes | None:
