@@ -288,6 +288,19 @@ def test_a_cut_stream_pays_for_what_flowed() -> None:
     assert Decimal("0.02") <= case.used() < Decimal("0.05")
 
 
+def test_a_whole_answer_cut_at_any_byte_keeps_the_worst_case() -> None:
+    body = completion(8, 60)
+    for at in range(len(body)):
+        case = Case()
+        attempt = case.begin()
+        held = case.used()
+        attempt.answered(ANSWERED)
+        attempt.feed(body[:at])
+        attempt.end()
+
+        assert held == case.used()
+
+
 def test_of_a_cut_stream_the_input_is_paid_as_it_was_held() -> None:
     caches = {"input": "1", "output": "0", "cache_write": "1000"}
     case = Case(prices={"m": caches})

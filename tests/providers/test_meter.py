@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import tracemalloc
@@ -423,11 +424,24 @@ def test_usage_is_there_as_soon_as_the_answer_is_whole_and_not_before() -> None:
     assert Usage(input_tokens=5, output_tokens=9) == meter.usage()
 
 
-def test_an_answer_cut_short_counts_by_its_length() -> None:
-    meter = find_provider("openai").meter(CHAT, "application/json")
-    meter.feed(b'{"choices":[{"message":{"content":"' + b"x" * 365)
+CUT = b'{"choices":[{"message":{"content":"' + b"x" * 365
 
-    assert meter.usage() is None
+
+def test_a_whole_answer_cut_short_says_nothing() -> None:
+    """It was written in full before its first byte: the reservation stands."""
+    whole = dataclasses.replace(CHAT, stream=False)
+    meter = find_provider("openai").meter(whole, "application/json")
+    for byte in CUT:
+        meter.feed(bytes([byte]))
+
+        assert meter.usage() is None
+        assert 0 == meter.flowed()
+
+
+def test_a_stream_that_comes_as_one_list_counts_by_its_length_where_it_is_cut() -> None:
+    meter = find_provider("openai").meter(CHAT, "application/json")
+    meter.feed(CUT)
+
     assert 100 == meter.flowed()
 
 

@@ -131,7 +131,7 @@ class StreamMeter:
 class AnswerMeter:
     """Reads a whole answer."""
 
-    __slots__ = ("_facts", "_judge", "_kept", "_language", "_length", "_seen")
+    __slots__ = ("_cut", "_facts", "_judge", "_kept", "_language", "_length", "_seen")
 
     def __init__(self, language: Shapes, judge: Judge, facts: RequestFacts) -> None:
         self._language = language
@@ -140,6 +140,7 @@ class AnswerMeter:
         self._kept = bytearray()
         self._length = 0
         self._seen: tuple[int, shapes.Glimpse] | None = None
+        self._cut = False  # as last looked at; a long one is not read whole
 
     def feed(self, data: bytes) -> None:
         """Look at bytes of the body."""
@@ -159,10 +160,20 @@ class AnswerMeter:
         return _completed(usage, self._facts, usage.output_tokens or self._said())
 
     def flowed(self) -> int:
-        """Return a guess by the text in the answer, or by its length; 0 if empty."""
+        """Return a guess by the text in the answer, or by its length; 0 if empty.
+
+        0 as well for an answer cut short that was no stream: it had been written in
+        full before its first byte was sent, and nobody knows how much that was.
+        """
         if not self._length or self._facts.endpoint is Endpoint.EMBEDDINGS:
             return min(self._length, 1)
+        if self._was_cut() and not self._facts.stream:
+            return 0
         return self._said() or -(-self._length // BYTES_PER_TOKEN)
+
+    def _was_cut(self) -> bool:
+        self._look()
+        return self._cut
 
     def _said(self) -> int:
         """Return an estimate of the text in the answer."""
@@ -179,10 +190,12 @@ class AnswerMeter:
         return self._seen[1]
 
     def _read(self) -> shapes.Glimpse:
+        self._cut = False
         if len(self._kept) < self._length:
             last = _last_usage(bytes(self._kept), self._language.usage_name)
             return shapes.Glimpse(usage=last)
         value = shapes.read_json(bytes(self._kept))
+        self._cut = value is None
         if isinstance(value, list):  # a stream that Gemini writes as one long list
             return self._read_list(value)
         return self._read_one(value)
