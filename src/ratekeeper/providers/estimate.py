@@ -115,7 +115,7 @@ class Prompt:
     """
 
     model: str = ""
-    texts: list[str] = dataclasses.field(default_factory=list)
+    texts: list[str] = dataclasses.field(default_factory=list, repr=False)
     fixed: int = 0
     guessed: int = 0  # what providers guess for the texts, each rounded up
     tools: int = 0
