@@ -402,6 +402,28 @@ def test_cached_tokens_are_never_more_than_all() -> None:
     assert 5 == read.cache_read_tokens
 
 
+@pytest.mark.parametrize(
+    ("usage", "out"),
+    [
+        ({"prompt_tokens": 10, "completion_tokens": 4, "total_tokens": 14}, 4),
+        ({"prompt_tokens": 10, "completion_tokens": 4, "total_tokens": 90}, 80),
+        ({"input_tokens": 10, "output_tokens": 4, "total_tokens": 90}, 80),
+        ({"prompt_tokens": 10, "total_tokens": 90}, 80),
+        ({"prompt_tokens": 10, "completion_tokens": 4, "total_tokens": 5}, 4),
+        ({"prompt_tokens": 10, "completion_tokens": 4, "total_tokens": -1}, 4),
+        ({"completion_tokens": 4, "total_tokens": 90}, 4),
+    ],
+)
+def test_reasoning_that_only_the_total_counts_is_output(
+    usage: dict[str, int], out: int
+) -> None:
+    """Of xAI's own: 32 in, 9 out, 135 in all."""
+    read = answer("xai", {"usage": usage}).usage()
+
+    assert read is not None
+    assert out == read.output_tokens
+
+
 def test_empty_lines_before_an_answer_are_nothing() -> None:
     """DeepSeek sends them while a call waits for its turn."""
     meter = find_provider("deepseek").meter(CHAT, "application/json")

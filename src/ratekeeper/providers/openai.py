@@ -142,8 +142,16 @@ class OpenAIShapes:
         )
 
     def output(self, report: Json) -> int | None:
-        """Return what was generated, reasoning and all."""
-        return _either(report, "completion_tokens", "output_tokens")
+        """Return what was generated, reasoning and all.
+
+        xAI, and Google where it speaks like this, count reasoning in the total alone.
+        """
+        said = _either(report, "completion_tokens", "output_tokens")
+        put = _either(report, "prompt_tokens", "input_tokens")
+        total = shapes.count(report, "total_tokens")
+        if put is None or total is None or total - put <= (said or 0):
+            return said
+        return total - put
 
     def refusal(self, message: str, code: str, unit: str | None) -> Json:
         """Write an error body in OpenAI's shape."""
