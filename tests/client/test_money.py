@@ -101,6 +101,40 @@ def test_a_call_with_many_prompts_holds_an_answer_to_each() -> None:
     assert 720_000_000 <= ask.terms["usd"] < 730_000_000
 
 
+MANY: dict[str, Any] = {
+    "m": {"input": "1", "output": "1", "max_output": 10},
+    "dear": {"input": "1", "output": "500", "context": 100},
+    "fee": {"input": "1", "output": "1", "request": "0.01", "max_output": 10},
+    "endless": {"input": "1", "output": "1"},
+}
+
+
+@pytest.mark.parametrize(
+    ("others", "held"),
+    [
+        (["m"], "0.000"),
+        (["dear"], "0.050"),
+        (["m", "dear", 5], "0.050"),
+        (["fee", "dear"], "0.060"),
+    ],
+)
+def test_a_call_that_several_models_may_answer_holds_the_dearest(
+    others: list[Any], held: str
+) -> None:
+    case = Case(provider="openrouter", prices=MANY)
+
+    assert Decimal(held) == case.held(models=others, max_tokens=None)
+
+
+def test_a_model_in_reserve_whose_price_or_answer_is_unknown_refuses_the_call() -> None:
+    case = Case(provider="openrouter", prices=MANY)
+
+    with pytest.raises(PriceUnknown, match="'nobody-knows'"):
+        case.ask(models=["dear", "nobody-knows"])
+    with pytest.raises(PriceUnknown, match="max_output"):
+        case.ask(models=["endless"], max_tokens=None)
+
+
 def test_a_call_whose_answer_has_no_bound_is_refused_until_it_has_one() -> None:
     with pytest.raises(PriceUnknown, match="max_output") as raised:
         Case().ask(max_tokens=None)

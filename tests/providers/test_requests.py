@@ -164,6 +164,15 @@ def test_answers_are_counted_however_many_ways_they_are_asked_for(
     assert answers == read(OPENAI, "/v1/completions", **fields).choices
 
 
+def test_models_in_reserve_are_read_within_a_bound() -> None:
+    names = ["a", 5, "b" * 1000, *["c"] * 100]
+    facts = chat(model="m", messages=said("x"), models=names)
+
+    assert ("a", "b" * 256) == facts.others[:2]
+    assert 15 == len(facts.others)
+    assert () == chat(models="a").others
+
+
 def test_a_deployments_path_tells_the_model_whatever_the_body_says() -> None:
     path = "/openai/deployments/dear/chat/completions"
 

@@ -15,6 +15,7 @@ from ratekeeper.client.prices import book_of, warm
 from ratekeeper.core.units import Nano
 from ratekeeper.errors import ConfigError, PriceUnknown
 from ratekeeper.providers.facts import Endpoint, Usage
+from ratekeeper.providers.pricing import dearest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -102,14 +103,12 @@ class Cashier:
     def _priced(
         self, limit: Limit, facts: RequestFacts, path: str, body: bytes
     ) -> tuple[Bill, Nano]:
-        book = self._book or self.open(limit)
         is_other = facts.endpoint is _OTHER
         name = path.partition("?")[0] if is_other else facts.model
-        quotes = book.quotes(self._provider.name, name, limit.unit)
-        if quotes is None or (is_other and quotes.usual.fee is None):
-            self.open(limit)  # a limit of another limiter may be in any currency
-            _refuse(limit, self._provider, name, is_other=is_other)
-        quote = quotes.of(body)
+        quote = self._quote(limit, name, body, is_other=is_other)
+        for other in facts.others:
+            found = self._quote(limit, other, body, is_other=False)
+            quote = dearest(quote, found)
         put = -(-facts.input_tokens * self._margin // self._provider.margin)
         out = 0 if is_other else quote.longest(facts)
         if out is None:
@@ -123,6 +122,14 @@ class Cashier:
         if most is None:
             _refuse(limit, self._provider, name, is_other=False)
         return Bill(quote, put), Nano(most)
+
+    def _quote(self, limit: Limit, name: str, body: bytes, *, is_other: bool) -> Quote:
+        book = self._book or self.open(limit)
+        quotes = book.quotes(self._provider.name, name, limit.unit)
+        if quotes is None or (is_other and quotes.usual.fee is None):
+            self.open(limit)  # a limit of another limiter may be in any currency
+            _refuse(limit, self._provider, name, is_other=is_other)
+        return quotes.of(body)
 
 
 def _refuse(limit: Limit, provider: Provider, name: str, *, is_other: bool) -> NoReturn:

@@ -107,7 +107,8 @@ class RequestFacts:
 
     `input_tokens` is an upper figure, `estimate` what it was made of, None where the
     body could not be read; `max_output` is the bound the caller set, None where none
-    was set, and `likely_output` what a choice takes then; `choices` is `n`.
+    was set, and `likely_output` what a choice takes then; `choices` is `n`; `others` are
+    models that may answer in the place of this one.
     """
 
     endpoint: Endpoint
@@ -118,6 +119,7 @@ class RequestFacts:
     max_output: int | None = None
     likely_output: int = UNSET_OUTPUT
     choices: int = 1
+    others: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -37,6 +37,7 @@ _SILENT = frozenset(
         "metadata",
         "modalities",
         "model",
+        "models",
         "previous_response_id",
         "prompt_cache_key",
         "reasoning_effort",
@@ -58,6 +59,8 @@ _BOUNDS = {
     Endpoint.CHAT: ("max_completion_tokens", "max_tokens"),
     Endpoint.RESPONSES: ("max_output_tokens",),
 }
+_MOST_OTHERS = 16  # OpenRouter takes three
+_LONGEST_NAME = 256
 _DELTAS = frozenset(["content", "reasoning_content", "reasoning", "refusal"])
 _USAGE_EVENTS = ("response.completed", "response.incomplete", "response.failed")
 
@@ -88,6 +91,7 @@ class OpenAIShapes:
             estimate=estimate,
             max_output=_max_output(endpoint, request),
             choices=_choices(request),
+            others=_others(request),
         )
 
     def read_event(self, value: Json) -> Glimpse:
@@ -204,6 +208,13 @@ def _max_output(endpoint: Endpoint, request: Json) -> int | None:
         return 0
     said = [shapes.count(request, name) for name in _BOUNDS[endpoint]]
     return max((bound for bound in said if bound is not None), default=None)
+
+
+def _others(request: Json) -> tuple[str, ...]:
+    """Return the models that OpenRouter may turn to when the first is not to be had."""
+    listed = request.get("models")
+    names = listed[:_MOST_OTHERS] if isinstance(listed, list) else []
+    return tuple(name[:_LONGEST_NAME] for name in names if isinstance(name, str))
 
 
 def _choices(request: Json) -> int:

@@ -216,11 +216,11 @@ class Quotes:
             for word, quote in ways
             if word in body
         ]
-        return functools.reduce(_dearest, found) if found else self.usual
+        return functools.reduce(dearest, found) if found else self.usual
 
 
-def _dearest(one: Quote, other: Quote) -> Quote:
-    """Lay two quotes of one model over each other: of each rate the higher."""
+def dearest(one: Quote, other: Quote) -> Quote:
+    """Lay two quotes over each other where nobody knows which holds: of all the higher."""
     rows = []
     for start in sorted({row.above for row in (*one.rows, *other.rows)}):
         mine, theirs = (
@@ -235,7 +235,11 @@ def _dearest(one: Quote, other: Quote) -> Quote:
         if mine.out is not None and theirs.out is not None:
             out = max(mine.out, theirs.out)
         rows.append(_Row(above=start, out=out, **rates))
-    return dataclasses.replace(one, rows=tuple(rows))
+    fees = [quote.fee for quote in (one, other) if quote.fee is not None]
+    bounds = [quote.max_output or quote.context for quote in (one, other)]
+    known = [bound for bound in bounds if bound is not None]
+    most = max(known) if len(known) == len(bounds) else None
+    return Quote(tuple(rows), max(fees, default=None), most, None)
 
 
 def _bare(body: bytes) -> bytes:
