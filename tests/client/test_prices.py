@@ -26,7 +26,8 @@ from ratekeeper.client import prices
 from ratekeeper.client.prices import book_of
 from ratekeeper.core.units import NANO
 from ratekeeper.providers.facts import Usage
-from ratekeeper.providers.pricing import PriceBook, Quote
+from ratekeeper.providers.pricing import PriceBook
+from ratekeeper.providers.quote import Quote
 
 
 def quote(book: PriceBook, provider: str, model: str, body: bytes = b"") -> Quote:

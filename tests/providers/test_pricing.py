@@ -19,11 +19,11 @@ from ratekeeper.providers.pricing import (
     MOST_RATE,
     Price,
     PriceBook,
-    Quote,
     Rates,
     figure,
     read_price,
 )
+from ratekeeper.providers.quote import Quote
 
 PRICES = st.decimals("0", "1000", places=6, allow_nan=False)
 TOKENS = st.integers(0, 2_000_000)

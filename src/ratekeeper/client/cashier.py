@@ -15,7 +15,7 @@ from ratekeeper.client.prices import book_of, warm
 from ratekeeper.core.units import Nano
 from ratekeeper.errors import ConfigError, PriceUnknown
 from ratekeeper.providers.facts import Endpoint, Usage
-from ratekeeper.providers.pricing import dearest
+from ratekeeper.providers.quote import dearest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from ratekeeper.core.limits import Limit
     from ratekeeper.providers.catalog import Provider
     from ratekeeper.providers.facts import RequestFacts
-    from ratekeeper.providers.pricing import PriceBook, Quote
+    from ratekeeper.providers.pricing import PriceBook
+    from ratekeeper.providers.quote import Quote
 
 _SAFE = 125  # per cent of an input estimate; an estimate of fewer is raised to it
 # Reading a member of an Enum is no small price.
