@@ -298,6 +298,18 @@ def test_tokens_of_images_count_at_their_own_price(tmp_path: Path) -> None:
     assert 200 + 3000 == quote(book, "openai", "m").worst(1, 1)
 
 
+def test_a_provider_that_left_the_price_list_is_unknown(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lists: Any = genai_prices.data_snapshot.get_snapshot()
+    others = [one for one in lists.providers if one.id != "openai"]
+    left = genai_prices.data_snapshot.DataSnapshot(others, from_auto_update=False)
+    monkeypatch.setattr(genai_prices.data_snapshot, "get_snapshot", lambda: left)
+
+    assert price_book().quotes("openai", "gpt-4o", "usd") is None
+    assert price_book().quotes("xai", "grok-3", "usd") is not None
+
+
 def test_the_price_list_remembers_no_names_of_a_callers() -> None:
     lists: Any = genai_prices.data_snapshot.get_snapshot()
     book = price_book()
