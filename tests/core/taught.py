@@ -121,6 +121,9 @@ class Client:
     admitted: list[int] = dataclasses.field(default_factory=list)  # when it was counted
     refused: list[int] = dataclasses.field(default_factory=list)
     under_way: int = 0
+    sent: list[int] = dataclasses.field(default_factory=list)
+    over: int = 0  # the most that its window was found to hold above the limit
+    longest_us: int = 0  # the longest wait that was told
     waits: tuple[int, int] | None = None  # the call at the head: when it came, its cost
     wake_us: int = 0
 
@@ -174,7 +177,10 @@ class Provider:
                 return
             came_us, cost = client.waits
             pupil.now = self.now
-            wait_us = max(came_us - self.now, 0) or pupil.wait_us(cost)
+            wait_us = max(came_us - self.now, 0)
+            if not wait_us:
+                wait_us = pupil.wait_us(cost)
+                client.longest_us = max(client.longest_us, wait_us)
             if wait_us:
                 wake_us = self.now + wait_us
                 if not self.now < client.wake_us <= wake_us:
@@ -183,7 +189,10 @@ class Provider:
                 return
             client.waits = None
             client.under_way += 1
+            client.sent.append(self.now)
             sent = pupil.send(cost)
+            over = pupil.meter.used(self.now) - pupil.amount
+            client.over = max(client.over, over)
             arrives_us = self.now + self._random.randint(*self._way_us)
             self._at(arrives_us, lambda sent=sent: self._arrive(client, sent))  # type: ignore[misc]  # bound now
 

@@ -10,7 +10,12 @@ from ratekeeper.core.meter import Meter
 from ratekeeper.core.policy import Account, rules_of
 from ratekeeper.core.reading import Reading
 from ratekeeper.core.units import DAY, HOUR, MAX_AMOUNT, MINUTE, SECOND
-from ratekeeper.simulator.rules import FixedWindow, SlidingLog, TokenBucket
+from ratekeeper.simulator.rules import (
+    FixedWindow,
+    QuantizedBucket,
+    SlidingLog,
+    TokenBucket,
+)
 from tests.core.room import START
 from tests.core.taught import Client, Provider, Pupil, full_demand, left, refused_in
 
@@ -309,6 +314,34 @@ def test_a_bound_is_felt_for_again_after_ten_quiet_windows() -> None:
     for _ in range(40):
         pupil.now += MINUTE
         pupil.asked()
+
+    assert pupil.meter.pace is None
+
+
+def test_a_bucket_of_one_call_that_shows_nothing_left_is_refused_less_and_less() -> (
+    None
+):
+    """What it shows to be left is nothing after every call: it says no more than that.
+
+    Calls a second apart that take up to a second to get there come two at once.
+    """
+    client = Client(Pupil("60 rpm", guard_us=SECOND), full_demand())
+    provider = Provider(
+        QuantizedBucket(60), [client], way_us=(0, SECOND), back_us=(0, SECOND)
+    )
+    provider.run(START + 30 * MINUTE)
+    since_us = provider.now - 20 * MINUTE
+    admitted = sum(1 for at in client.admitted if at >= since_us)
+
+    assert refused_in(client, since_us) <= 6
+    assert 20 * 60 * 0.4 <= admitted
+
+
+def test_a_rate_that_fell_without_a_word_comes_back_when_headers_show_room() -> None:
+    pupil = twice_refused()
+    for _ in range(20):
+        pupil.asked(left(50, 60))
+        pupil.now += MINUTE
 
     assert pupil.meter.pace is None
 

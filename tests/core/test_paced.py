@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -10,8 +13,16 @@ from ratekeeper.core.limits import Limit
 from ratekeeper.core.meter import NEVER
 from ratekeeper.core.paced import Paced
 from ratekeeper.core.units import MINUTE, SECOND
+from ratekeeper.simulator.rules import (
+    FixedWindow,
+    QuantizedBucket,
+    Rule,
+    SlidingLog,
+    TokenBucket,
+)
 from tests.core.oracle import ExactBucket, ExactLog
 from tests.core.room import START
+from tests.core.taught import Client, Provider, Pupil, left, refused_in
 
 
 def paced(text: str, guard_us: int = 0) -> Paced:
@@ -147,3 +158,242 @@ def test_a_pause_forgives_no_debt() -> None:
     meter.back(100, START, START)
 
     assert SECOND == meter.delay_us(1, START)
+
+
+# What it learns by probes.
+
+
+def learned_burst(pupil: Pupil) -> int:
+    """Return how many calls go at once, each let in before the next."""
+    calls = 0
+    while not pupil.wait_us():
+        pupil.asked()
+        calls += 1
+    return calls
+
+
+def test_one_call_at_a_time_reaches_further_than_any_before() -> None:
+    pupil = Pupil("60 rpm")
+    pupil.asked()
+    probe = pupil.send()
+
+    assert pupil.meter.is_probing(probe.taken_us)
+    assert 2 * SECOND == pupil.wait_us()
+
+    pupil.answer(probe)
+
+    assert not pupil.meter.is_probing(probe.taken_us)
+    assert 0 == pupil.wait_us()
+
+
+def test_what_was_let_in_once_may_go_at_once_from_then_on() -> None:
+    """Ten at once after a rest, though nobody told of a burst."""
+    pupil = Pupil("60 rpm")
+    while learned_burst(pupil) < 12:
+        pupil.now += 3 * MINUTE
+    pupil.now += 3 * MINUTE
+    went = []
+    for _ in range(10):
+        went.append(pupil.wait_us())
+        pupil.send()
+
+    assert 10 * [0] == went
+
+
+@pytest.mark.parametrize(
+    "pupil",
+    [
+        Pupil("60 rpm", cold=True),
+        Pupil("60 rpm burst 1"),
+        Pupil("60 rpm using sliding-window"),
+    ],
+    ids=["cold", "burst said", "not paced"],
+)
+def test_no_probe_goes_where_it_would_be_out_of_place(pupil: Pupil) -> None:
+    sent = pupil.send()
+
+    assert not pupil.meter.is_probing(sent.taken_us)
+
+    pupil.answer(sent)
+    again = pupil.send()
+
+    assert not pupil.meter.is_probing(again.taken_us)
+
+
+def test_no_probe_goes_where_the_provider_says_that_nothing_is_left() -> None:
+    pupil = Pupil("60 rpm")
+    pupil.asked(left(0, 60))
+
+    assert SECOND == pupil.wait_us()
+
+
+def test_a_probe_that_is_refused_is_not_repeated_for_an_hour() -> None:
+    pupil = Pupil("60 rpm")
+    pupil.asked()
+    pupil.refuse(pupil.send())
+    for _ in range(60):
+        pupil.now += MINUTE - SECOND
+        pupil.asked()
+        assert SECOND == pupil.wait_us()
+        pupil.now += SECOND
+    pupil.now += MINUTE
+    pupil.asked()
+
+    assert 0 == pupil.wait_us()
+
+
+def test_a_probe_nobody_spoke_of_holds_up_the_next_one_for_two_windows() -> None:
+    pupil = Pupil("60 rpm")
+    pupil.asked()
+    pupil.send()
+    waits = []
+    for _ in range(3):
+        pupil.now += MINUTE - 2 * SECOND
+        pupil.asked()
+        waits.append(pupil.wait_us())
+        pupil.now += 2 * SECOND
+
+    assert [SECOND, SECOND, 0] == waits
+
+
+def test_a_burst_that_had_been_let_in_and_is_refused_becomes_less() -> None:
+    pupil = Pupil("60 rpm")
+    while learned_burst(pupil) < 20:
+        pupil.now += 3 * MINUTE
+    bursts = []
+    for _ in range(40):
+        pupil.now += 3 * MINUTE
+        calls = 1
+        sent = pupil.send()
+        while not pupil.wait_us():
+            sent = pupil.send()
+            calls += 1
+        pupil.now += 1
+        pupil.refuse(sent)
+        bursts.append(calls)
+
+    assert bursts == sorted(bursts, reverse=True)
+    assert 20 <= bursts[0]
+    assert 1 == bursts[-1]
+
+
+def test_a_burst_shrinks_with_the_amount_and_does_not_grow_with_it() -> None:
+    pupil = Pupil("60 rpm")
+    while learned_burst(pupil) < 20:
+        pupil.now += 3 * MINUTE
+    pupil.learner.tell(Limit.parse("30 rpm using paced"), pupil.now)
+    pupil.now += 3 * MINUTE
+    lowered = 1
+    while not pupil.wait_us():
+        pupil.send()
+        lowered += 1
+
+    # seven eighths of a minute's worth had been let in at once, and of it half now
+    assert 25 <= lowered <= 27
+
+
+def test_calls_of_many_sizes_learn_how_much_a_window_holds_above_the_limit() -> None:
+    """A bucket of a minute's worth lets in its capacity, and what flows in meanwhile."""
+    client = Client(Pupil("6000 tpm"), every(3 * MINUTE, 30, calls=20, cost=490))
+    rule = TokenBucket(6000, unit="tokens")
+    Provider(rule, [client], back_us=(0, SECOND)).run(START + 95 * MINUTE)
+    log = ExactLog(6000, MINUTE)
+    for at in client.admitted:
+        log.take(490, at)
+
+    assert [] == client.refused
+    assert 6000 < log.worst() < 12_000
+    assert log.worst() <= 6000 + client.over
+
+
+def every(
+    gap_us: int, count: int, *, calls: int, cost: int
+) -> Iterator[tuple[int, int]]:
+    """So many calls at once, again and again."""
+    for at in range(calls):
+        yield from count * [(START + at * gap_us, cost)]
+
+
+@pytest.mark.parametrize("capacity", [1, 2, 15, 60])
+def test_a_bucket_of_any_size_is_used_up_and_refuses_no_more_once_learned(
+    capacity: int,
+) -> None:
+    client = Client(Pupil("60 rpm"), itertools.repeat((START, 1)))
+    provider = Provider(TokenBucket(60, capacity=capacity), [client])
+    provider.run(START + 20 * MINUTE)
+    since_us = START + 5 * MINUTE
+
+    assert 15 * 60 * 0.98 <= sum(1 for at in client.admitted if at >= since_us)
+    assert len(client.refused) <= 3
+    assert 0 == refused_in(client, since_us)
+
+
+def test_a_window_that_is_nearly_used_up_is_used_evenly() -> None:
+    """A burst takes no more than half of what is left, where it is no trial."""
+    pupil = Pupil("60 rpm")
+    while learned_burst(pupil) < 30:
+        pupil.now += 3 * MINUTE
+    pupil.now += 3 * MINUTE
+    pupil.asked(left(0, 60))
+    calls = 1
+    while not pupil.wait_us():
+        pupil.send()
+        calls += 1
+
+    # half of 60, then half of what those leave
+    assert 19 <= calls <= 21
+    assert pupil.wait_us() <= 2 * SECOND
+
+
+RULES = st.one_of(
+    st.builds(
+        lambda amount, part: TokenBucket(amount, capacity=max(1, amount * part // 100)),
+        st.integers(1, 120),
+        st.integers(0, 100),
+    ),
+    st.builds(SlidingLog, st.integers(1, 120)),
+    st.builds(FixedWindow, st.integers(1, 120)),
+    st.builds(QuantizedBucket, st.integers(1, 120)),
+)
+WAYS = st.tuples(st.just(0), st.integers(0, SECOND))
+BACKS = st.tuples(st.just(0), st.integers(0, 3 * SECOND))
+GAPS = st.lists(
+    st.sampled_from([0, 0, 0, 1, SECOND // 3, SECOND, 5 * SECOND, MINUTE, 3 * MINUTE]),
+    min_size=1,
+    max_size=80,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(RULES, GAPS, WAYS, BACKS, st.booleans(), st.integers(0, 999))
+def test_whoever_enforces_however_calls_come_few_are_refused_and_none_waits_for_ever(
+    rule: Rule,
+    gaps: list[int],
+    way_us: tuple[int, int],
+    back_us: tuple[int, int],
+    shows: bool,
+    seed: int,
+) -> None:
+    """Answers come in any order, and each call takes up to a second to get there.
+
+    A window of calls as they were sent never holds more than the limit and what was
+    learned above it; a wait is never longer than two windows.
+    """
+    pupil = Pupil(f"{rule.amount} rpm", guard_us=SECOND)
+    came = list(itertools.accumulate(gaps, initial=START))
+    client = Client(pupil, iter([(at, 1) for at in came]))
+    provider = Provider(
+        rule, [client], way_us=way_us, back_us=back_us, shows=shows, seed=seed
+    )
+    provider.run(came[-1] + len(came) * 2 * MINUTE)
+    log = ExactLog(rule.amount, MINUTE)
+    for at in client.sent:
+        log.take(1, at)
+    # Calls that a bucket of one gets closer together than they were sent: it is found
+    # out by refusals, and tried again now and then. A log or a minute refuses none.
+    windows = (client.sent[-1] - START) // MINUTE + 1
+
+    assert len(came) == len(client.sent) == len(client.admitted) + len(client.refused)
+    assert log.worst() <= rule.amount + client.over
+    assert client.longest_us <= 2 * MINUTE
+    assert len(client.refused) <= 4 + windows // 2

@@ -76,6 +76,7 @@ class Learner:
         "_since_us",
         "_spare_us",
         "_stepped_us",
+        "_tells",
         "_told",
     )
 
@@ -85,6 +86,8 @@ class Learner:
         self._shown: int | None = None  # the amount in the headers
         self._most = 0  # the most that was ever seen to be left
         self._seen: tuple[int, int] | None = None  # left, and what was charged by then
+        # Whether anything was ever left: of a bucket of one call nothing is.
+        self._tells = False
         self._others_us: int | None = None  # when others were last seen to use it
         self._share = _ONE  # of the limit, what is ours for now
         self._failed = _ONE  # a share that was refused
@@ -177,11 +180,11 @@ class Learner:
                 self._apply(now)
         if self._ramp_us is not None:
             self._grow(now)
-        elif reading is None or reading.remaining is None:
-            if self._seen is None:
-                self._step(now)
         else:
-            self._remain(mark, reading.remaining, now)
+            if reading is not None and reading.remaining is not None:
+                self._remain(mark, reading.remaining, now)
+            if self._others_us is None:
+                self._step(now)
         return known != self.is_known or amount != self._meter.limit.amount
 
     def _remain(self, mark: Mark, left: int, now: int) -> None:
@@ -190,8 +193,9 @@ class Learner:
         limit = meter.limit
         since = meter.charged - mark.charged
         self._seen = left, mark.charged
+        self._tells = self._tells or left > 0
         self._most = min(max(self._most, left), limit.amount)
-        if self._others_us is None:
+        if self._others_us is None and self._share == _ONE:
             meter.confirm(left, mark.charged, now)
         expected = min(mark.left, self._most) - since
         if left < expected and left < expected - self._slack():
@@ -249,7 +253,7 @@ class Learner:
             return
         wider_us = max(2 * meter.guard_us, SECOND // 4)
         meter.widen(min(wider_us, _LONGEST_GUARD_US, meter.limit.window_us // 4), now)
-        if self._seen is None and again:
+        if again and not self._tells:
             self._fall(now)
 
     def _fall(self, now: int) -> None:
