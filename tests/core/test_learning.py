@@ -10,6 +10,7 @@ from ratekeeper.core.meter import Meter
 from ratekeeper.core.policy import Account, rules_of
 from ratekeeper.core.reading import Reading
 from ratekeeper.core.units import DAY, HOUR, MAX_AMOUNT, MINUTE, SECOND
+from ratekeeper.core.waiter import Waiter
 from ratekeeper.simulator.rules import (
     FixedWindow,
     QuantizedBucket,
@@ -546,3 +547,30 @@ def test_a_told_amount_that_is_too_high_is_found_out_by_refusals(
 
     assert 10 * 240 * 0.8 <= admitted
     assert refused_in(client, since_us) <= admitted // 20
+
+
+def test_calls_in_line_hold_no_more_than_limits_that_came_to_be_known() -> None:
+    own = meters(shows=(("requests", MINUTE), ("tokens", MINUTE)))
+    waiter = Waiter([MINUTE, 1, 5000])
+    waiter.arrive(own, START, 0)
+    (learner,) = [m.learner for m in own if m.unit == "tokens"]
+    assert learner is not None
+    learner.heed(learner.mark(START), left(900, 1000, "tokens"), START)
+    waiter.cut()
+
+    assert [MINUTE, 1, 1000] == waiter.costs
+
+
+def test_a_limit_that_was_told_how_it_is_enforced_learns_its_amount_alone() -> None:
+    """Nothing is tried there; a refusal means that calls took longer to get there."""
+    pupil = Pupil("60 rpm using sliding-window")
+    for _ in range(20):
+        pupil.asked()
+
+    assert 0 == pupil.wait_us()
+
+    pupil.refuse(pupil.send(), left(30, 50))
+
+    assert 50 == pupil.amount
+    assert SECOND // 4 == pupil.meter.guard_us
+    assert not pupil.meter.is_probing(pupil.now)

@@ -7,9 +7,9 @@ import pytest
 from ratekeeper.core.gcra import Bucket
 from ratekeeper.core.limits import Algorithm, Limit
 from ratekeeper.core.paced import Paced
-from ratekeeper.core.policy import Account, costs_of, counted, rules_of
-from ratekeeper.core.slots import Slots
-from ratekeeper.core.units import MINUTE, NANO, SECOND
+from ratekeeper.core.policy import HOLD, Account, costs_of, counted, rules_of
+from ratekeeper.core.slots import Gate, Slots
+from ratekeeper.core.units import DAY, MINUTE, NANO, SECOND
 from ratekeeper.core.window import FixedWindow, SlidingWindow
 from ratekeeper.errors import ConfigError
 from tests.core.room import START
@@ -127,3 +127,48 @@ def test_learned_is_read_in_capitals_as_units_are() -> None:
     account = Account(shows=(("requests", MINUTE),))
 
     assert rules_of(["learned"], account) == rules_of(["LEARNED"], account)
+
+
+SHOWS = Account(shows=(("requests", MINUTE), ("tokens", MINUTE), ("requests", DAY)))
+
+
+def test_learned_stands_for_every_limit_that_headers_may_show() -> None:
+    gate, minute, tokens, day = rules_of(["learned"], SHOWS)
+
+    assert Gate is gate.kind
+    assert [("requests", MINUTE), ("tokens", MINUTE), ("requests", DAY)] == [
+        (rule.limit.unit, rule.limit.window_us) for rule in (minute, tokens, day)
+    ]
+    assert (True, True, False) == (minute.cold, tokens.cold, day.cold)
+    assert not any(rule.is_told for rule in (minute, tokens, day))
+    assert isinstance(minute.meter(START), Paced)
+    assert isinstance(day.meter(START), SlidingWindow)
+
+
+def test_limits_said_beside_learned_are_kept_too() -> None:
+    rules = rules_of(["learned", "5 concurrent"], SHOWS)
+
+    assert "5 concurrent" == rules[-1].text
+    assert rules[-1].is_told
+
+
+def test_learned_is_of_an_account() -> None:
+    with pytest.raises(ConfigError, match="needs the account it is learned of"):
+        rules_of(["learned"])
+
+
+def test_what_no_header_shows_is_not_learned_from_headers() -> None:
+    with pytest.raises(ConfigError, match="or say 'learned from refusals'"):
+        rules_of(["learned"], Account())
+
+
+def test_learned_is_said_once() -> None:
+    with pytest.raises(ConfigError, match="expected 'learned' once"):
+        rules_of(["learned", "learned from refusals"], SHOWS)
+
+
+def test_a_call_need_not_state_what_may_turn_out_to_be_limited() -> None:
+    rules = rules_of(["learned"], SHOWS)
+
+    assert [HOLD, 1, 0, 1] == costs_of(rules, {}, HOLD)
+    assert [HOLD, 1, 70, 1] == costs_of(rules, {"tokens": 70}, HOLD)

@@ -237,3 +237,19 @@ def test_one_call_goes_until_limits_are_known_and_then_all() -> None:
 
     assert 0 == gate.wait_us(HOLD, START)
     assert MAX_AMOUNT == gate.limit.amount
+
+
+def test_slots_that_were_told_learn_nothing_from_a_refusal() -> None:
+    meter = slots(3)
+
+    assert not meter.turned_away(START, START)
+    assert 3 == meter.limit.amount
+    assert meter.mark(START) is None
+
+
+def test_what_adapts_marks_every_call_as_one_to_learn_from() -> None:
+    meter = adaptive()
+    meter.grant(HOLD, START)
+    mark = meter.mark(START)
+
+    assert (HOLD, 3) == (mark.charged, mark.left)
