@@ -20,6 +20,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ratekeeper.core.decision import Denied
+from ratekeeper.core.policy import Account
+from ratekeeper.core.reading import Reading
+from ratekeeper.core.units import MINUTE
 from ratekeeper.errors import (
     BudgetExceeded,
     ConfigError,
@@ -445,6 +448,54 @@ class StoreContract:
             clock.advance(us=wait_us)
 
             assert limiter.try_acquire(), rate
+
+    # Learning.
+
+    def test_what_an_answer_teaches_is_known_to_all_who_share_the_limit(self) -> None:
+        """Limits nobody told are learned once, however many limiters there are."""
+        store = self.make_store(ManualClock(auto=True))
+        one, two = (
+            Limiter("learned", store=store, name="n", account=_SHOWS) for _ in "ab"
+        )
+        first = one.acquire()
+
+        assert not two.try_acquire()
+
+        first.answered([Reading(unit="requests", limit=60, remaining=59)])
+        first.settle()
+
+        assert 1 == two.status()["60 requests/minute (learned)"].used
+        assert two.try_acquire()
+
+    def test_a_refusal_pauses_a_learned_limit_for_all_who_share_it(self) -> None:
+        """Nobody else need be refused to know."""
+        clock = ManualClock()
+        store = self.make_store(clock)
+        one, two = (
+            Limiter("60 rpm", store=store, name="n", account=_SHOWS) for _ in "ab"
+        )
+        reading = Reading(unit="requests", limit=40, remaining=0)
+        one.acquire().refused(3, readings=[reading])
+
+        assert 39 == two.status()["60 requests/minute"].remaining
+        assert _denied(two).retry_after_us >= 3_000_000
+
+        clock.advance(3)
+
+        assert two.try_acquire()
+
+    def test_an_answer_teaches_once(self) -> None:
+        """Whatever is told of it later: a second header changes nothing."""
+        limiter, _ = self._world("60 rpm", account=_SHOWS)
+        grant = limiter.acquire()
+        for amount in (50, 40):
+            grant.answered([Reading(unit="requests", limit=amount)])
+        grant.settle()
+
+        assert 49 == _only(limiter.status()).remaining
+
+
+_SHOWS = Account(shows=(("requests", MINUTE),), cold=False)
 
 
 def _denied(limiter: Limiter, tokens: int = 0) -> Denied:
