@@ -347,6 +347,24 @@ def test_a_rate_that_fell_without_a_word_comes_back_when_headers_show_room() -> 
     assert pupil.meter.pace is None
 
 
+def test_a_used_up_window_that_refuses_many_calls_is_one_rate_that_failed() -> None:
+    """Else a minute of refusals without a hint would cost an hour of quota."""
+    pupil = Pupil("60 rpm")
+    pupil.asked()
+    for _ in range(12):
+        pupil.now += SECOND
+        pupil.refuse(pupil.send())
+
+    assert pupil.meter.pace is not None
+    assert pupil.meter.pace.limit.amount <= 30
+
+    for _ in range(6):
+        pupil.now += MINUTE
+        pupil.asked()
+
+    assert pupil.meter.pace is None
+
+
 # Ramps.
 
 

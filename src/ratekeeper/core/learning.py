@@ -78,6 +78,7 @@ class Learner:
         "_stepped_us",
         "_tells",
         "_told",
+        "_tried",
     )
 
     def __init__(self, meter: Meter, told: Limit | None) -> None:
@@ -91,6 +92,7 @@ class Learner:
         self._others_us: int | None = None  # when others were last seen to use it
         self._share = _ONE  # of the limit, what is ours for now
         self._failed = _ONE  # a share that was refused
+        self._tried = False  # whether a call was let in since the last refusal
         self._stepped_us = (
             0  # when the share last changed without a word on what is left
         )
@@ -165,6 +167,7 @@ class Learner:
     def let_in(self, cost: int, taken_us: int, counted_us: int, now: int) -> None:
         """Learn from a call that was let in, and was counted then at the latest."""
         meter = self._meter
+        self._tried = self._tried or taken_us > self._refused_us
         meter.let_in(taken_us, now)
         meter.redate(cost, taken_us, counted_us, now)
         self._answer_us += (now - taken_us - self._answer_us) // _ANSWERS
@@ -257,8 +260,13 @@ class Learner:
             self._fall(now)
 
     def _fall(self, now: int) -> None:
-        """Send less: the limit must be lower than it was told, or shared."""
-        self._failed = self._share
+        """Send less: the limit must be lower than it was told, or shared.
+
+        A share at which nothing has been let in yet was not what failed: a window that
+        is used up refuses every call until it ends.
+        """
+        if self._tried:
+            self._failed, self._tried = self._share, False
         part, whole = _BACK_OFF
         self._set_share(max(_LEAST, self._share * part // whole), now)
         self._stepped_us = now
