@@ -100,6 +100,15 @@ def test_a_limit_of_nothing_stops_nobody_for_ever() -> None:
     assert MINUTE >= pupil.wait_us()
 
 
+@pytest.mark.parametrize("shown", [0, -1])
+def test_an_amount_below_one_is_no_amount(shown: int) -> None:
+    """A transport of one's own may pass on what it read."""
+    pupil = Pupil("60 rpm")
+    pupil.asked(left(0, shown))
+
+    assert 60 == pupil.amount
+
+
 # Which reading speaks of which limit.
 
 

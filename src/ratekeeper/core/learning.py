@@ -176,7 +176,7 @@ class Learner:
     def heed(self, mark: Mark, reading: Reading | None, now: int) -> bool:
         """Learn from what an answer's headers show; True if that changes the amount."""
         known, amount = self.is_known, self._meter.limit.amount
-        if reading is not None and reading.limit is not None:
+        if reading is not None and reading.limit is not None and reading.limit > 0:
             shown = min(reading.limit, MAX_AMOUNT)
             if self._shown != shown:
                 self._shown = shown
