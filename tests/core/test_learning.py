@@ -601,3 +601,18 @@ def test_a_limit_that_was_told_how_it_is_enforced_learns_its_amount_alone() -> N
     assert 50 == pupil.amount
     assert SECOND // 4 == pupil.meter.guard_us
     assert not pupil.meter.is_probing(pupil.now)
+
+
+def test_a_call_larger_than_a_slow_pace_allows_in_a_window_goes_at_its_turn() -> None:
+    pupil = Pupil("1000 tpm")
+    for _ in range(12):
+        pupil.now += SECOND
+        pupil.refuse(pupil.send(1))
+    assert pupil.meter.pace is not None
+    assert 100 > pupil.meter.pace.limit.amount
+
+    pupil.send(900)
+
+    assert MINUTE < pupil.wait_us(900) <= 32 * MINUTE
+
+    pupil.send(900)

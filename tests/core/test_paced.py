@@ -306,6 +306,58 @@ def test_calls_of_many_sizes_learn_how_much_a_window_holds_above_the_limit() -> 
     assert log.worst() <= 6000 + client.over
 
 
+def test_a_window_that_holds_no_more_than_the_limit_is_found_out_by_a_refusal() -> None:
+    client = Client(Pupil("6000 tpm"), every(3 * MINUTE, 30, calls=20, cost=490))
+    rule = SlidingLog(6000, unit="tokens")
+    provider = Provider(rule, [client], back_us=(0, SECOND), shows=False)
+    provider.run(START + 95 * MINUTE)
+
+    assert 1 <= len(client.refused) <= 3
+    assert len(client.refused) + len(client.admitted) == 600
+
+
+def over_learned() -> Pupil:
+    """Return one whose window was let hold more than the limit."""
+    pupil = Pupil("6000 tpm")
+    for _ in range(200):
+        if pupil.meter.used(pupil.now) > 6400:
+            return pupil
+        pupil.asked(cost=490)
+    raise AssertionError(pupil.meter.used(pupil.now))
+
+
+def test_what_a_window_was_let_hold_above_the_limit_is_taken_back_when_refused() -> (
+    None
+):
+    pupil = over_learned()
+    pupil.refuse(pupil.send(490))
+    pupil.now += 1
+    wait_us = pupil.wait_us(490)
+    pupil.now += wait_us
+
+    assert 0 < wait_us
+    assert 6000 >= pupil.meter.used(pupil.now) + 490
+    assert 0 == pupil.meter.guard_us
+
+
+def test_a_small_bucket_that_refuses_is_sent_a_smaller_burst_all_the_same() -> None:
+    """What its window holds has nothing to do with it."""
+    pupil = over_learned()
+    pupil.asked(left(1500, 6000, "tokens"))
+    pupil.refuse(pupil.send(490), left(100, 6000, "tokens"))
+    sizes = []
+    for _ in range(2):
+        pupil.now += 5 * MINUTE
+        calls = 0
+        while not pupil.wait_us(490):
+            pupil.send(490)
+            calls += 1
+        sizes.append(calls)
+
+    assert 1 <= sizes[0] <= 11
+    assert sizes[0] >= sizes[1]
+
+
 def every(
     gap_us: int, count: int, *, calls: int, cost: int
 ) -> Iterator[tuple[int, int]]:

@@ -316,3 +316,63 @@ def test_limits_learned_from_refusals_go_down_and_wait() -> None:
 
     assert limiter.try_acquire()
     assert not limiter.try_acquire()
+
+
+def test_a_refusal_is_the_accounts_and_holds_up_nobodys_own_limit() -> None:
+    """A call takes of a team's limit and of an account's; the provider knows of one."""
+    clock = ManualClock()
+    store = MemoryStore(clock=clock)
+    account = Limiter("60 rpm", store=store, account=SHOWS)
+    team = Limiter("10 rpm", store=store)
+    grant = account.acquire(also=[(team, "search")])
+    grant.refused(5, readings=[Reading(unit="requests", limit=40, remaining=20)])
+
+    assert team.try_acquire(key="search")
+    assert 8 == team.status("search")["10 requests/minute"].remaining
+    assert 39 == account.status()["60 requests/minute"].remaining
+
+    denied = account.try_acquire()
+    assert isinstance(denied, Denied)
+    assert 5.0 <= denied.retry_after_s
+
+
+def test_a_waiter_that_is_cancelled_leaves_the_gate_to_the_next() -> None:
+    loop = VirtualLoop()
+    limiter = AsyncLimiter(
+        "learned", store=MemoryStore(clock=loop.clock), account=SHOWS
+    )
+
+    async def main() -> float:
+        first = await limiter.acquire(tokens=0)
+        waiting = [asyncio.ensure_future(limiter.acquire(tokens=0)) for _ in range(2)]
+        await asyncio.sleep(1)
+        waiting[0].cancel()
+        await asyncio.sleep(1)
+        first.release()
+        grant = await waiting[1]
+        grant.answered(readings(60))
+        grant.settle()
+        return loop.time()
+
+    assert 2.0 == pytest.approx(run_virtual(main(), loop))
+    assert_idle(limiter._store)
+
+
+def test_a_stream_that_is_forgotten_lets_the_next_call_through_the_gate() -> None:
+    limiter, _ = learned()
+
+    def stream() -> Any:
+        with limiter.acquire(tokens=0):
+            yield 1
+
+    cycle: list[Any] = [stream()]
+    next(cycle[0])
+    cycle.append(cycle)
+
+    assert not limiter.try_acquire(tokens=0)
+
+    del cycle
+    gc.collect()
+
+    assert limiter.try_acquire(tokens=0)
+    assert_idle(limiter._store)
