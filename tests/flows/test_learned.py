@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import threading
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -375,4 +376,36 @@ def test_a_stream_that_is_forgotten_lets_the_next_call_through_the_gate() -> Non
     gc.collect()
 
     assert limiter.try_acquire(tokens=0)
+    assert_idle(limiter._store)
+
+
+def test_answers_heard_by_many_threads_at_once_lose_no_count() -> None:
+    """Real threads: answers, refusals and settlements in whatever order they come."""
+    limiter = Limiter("10M rpm", "1B tpm", "6 concurrent", account=SHOWS)
+    endings: list[Callable[[Grant], None]] = [
+        lambda grant: grant.answered(
+            [Reading(unit="requests", limit=10_000_000, remaining=9_999_000)]
+        ),
+        lambda grant: grant.answered(),
+        lambda grant: grant.refused(0, tokens=5),
+        lambda grant: grant.settle(tokens=5),
+    ]
+
+    def work(at: int) -> None:
+        for turn in range(200):
+            grant = limiter.acquire(tokens=9)
+            endings[(at + turn) % len(endings)](grant)
+            if grant.is_open:
+                grant.settle(tokens=5)
+
+    threads = [threading.Thread(target=work, args=(at,)) for at in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(15)
+    status = limiter.status()
+
+    assert 1600 == status["10M requests/minute"].used
+    assert 1600 * 5 == status["1B tokens/minute"].used
+    assert 0 == status["6 concurrent"].used
     assert_idle(limiter._store)
