@@ -126,17 +126,17 @@ def test_a_reading_speaks_of_the_limit_of_its_unit_and_window() -> None:
 
 
 def test_a_reading_without_a_window_speaks_of_the_limit_of_its_amount() -> None:
-    own = meters("500 rpm", "9000 rpd")
-    daily = Reading(unit="requests", limit=9000, remaining=8000)
+    own = meters("500 rpm", "200 rpd")
+    daily = Reading(unit="requests", limit=200, remaining=150)
 
     assert [None, daily] == match([daily], own)
 
 
 def test_a_reading_without_a_window_speaks_else_of_the_minute() -> None:
-    own = meters("50 requests/second", "500 rpm", "9000 rpd")
+    own = meters("9000 rpd", "50 requests/second", "500 rpm")
     reading = Reading(unit="requests", limit=450)
 
-    assert [None, reading, None] == match([reading], own)
+    assert [None, None, reading] == match([reading], own)
 
 
 def test_a_limit_larger_than_was_told_is_another() -> None:
@@ -199,15 +199,18 @@ def test_the_whole_limit_is_ours_again_a_window_after_others_have_left() -> None
 
 
 def test_tokens_shown_in_thousands_are_nobody_elses() -> None:
+    """Of 2100 that a bucket holds 2000 are shown, and of 900 none."""
     pupil = Pupil("40k tpm")
-    remaining = 40_000
-    for _ in range(200):
-        pupil.send(110)
-        remaining = (40_000 - pupil.meter.owed(pupil.now)) // 1000 * 1000
-        pupil.answer(pupil.send(110), left(remaining, 40_000, "tokens"))
-        pupil.now += SECOND
+    pupil.asked(left(2000, 40_000, "tokens"), cost=100)
+    pupil.now += MINUTE
+    pupil.asked(left(0, 40_000, "tokens"), cost=1200)
 
     assert pupil.meter.pace is None
+
+    pupil.now += MINUTE
+    pupil.asked(left(0, 40_000, "tokens"), cost=200)
+
+    assert pupil.meter.pace is not None
 
 
 def daily(remaining: int) -> Reading:
