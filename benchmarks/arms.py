@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.workload import SECOND
 from ratekeeper import AsyncLimiter, MemoryStore
 from ratekeeper.core.policy import Account
-from ratekeeper.providers.catalog import find_provider
+from ratekeeper.providers.catalog import GUARD_US, find_provider
 
 if TYPE_CHECKING:
     from benchmarks.provider import Answer
@@ -78,8 +78,9 @@ def _account(case: Case, told: Told) -> Account:
     refunds = frozenset({"tokens"}) if case.refunds else frozenset()
     if told is Told.NOTHING:  # whose headers are read as OpenAI's: without a window
         return dataclasses.replace(find_provider("openai").account(), refunds=refunds)
-    knows_flight = told is not Told.AMOUNTS and case.model.jitter
-    return Account(refunds=refunds, guard_us=SECOND if knows_flight else 0)
+    if told is Told.AMOUNTS:
+        return Account(refunds=refunds, guard_us=GUARD_US)
+    return Account(refunds=refunds, guard_us=SECOND if case.model.jitter else 0)
 
 
 def _limits(case: Case, told: Told, rpm: int) -> list[str]:

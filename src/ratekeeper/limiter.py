@@ -16,7 +16,14 @@ from ratekeeper.core import plans, units
 from ratekeeper.core.decision import Denied, LimitStatus, denied, never_possible
 from ratekeeper.core.limits import CONCURRENT
 from ratekeeper.core.line import Priority, State, Waiter
-from ratekeeper.core.policy import HOLD, Account, costs_of, counted, rules_of
+from ratekeeper.core.policy import (
+    HOLD,
+    Account,
+    costs_of,
+    counted,
+    means_learned,
+    rules_of,
+)
 from ratekeeper.core.units import MAX_COST
 from ratekeeper.errors import BudgetExceeded, ConfigError, LimitExceeded
 from ratekeeper.grant import Grant
@@ -55,6 +62,14 @@ class _Front:
             account = _account_at(account)
         self._account = account
         self._store = open_store(store, shared=name is not None)
+        learned, told = _parted(limits)
+        # Limits told beside learned ones: they hold for all models together.
+        self._beside: _Front | None = None
+        if learned and told:
+            self._beside = type(self)(
+                *told, name=name, store=self._store, account=account
+            )
+            limits, name = learned, name and f"{name} (learned)"
         self._scope = self._store.scope(name, rules_of(limits, account))
         own = [rule.limit.unit for rule in self._scope.rules]
         self._has_slots = CONCURRENT in own
@@ -66,7 +81,8 @@ class _Front:
     @property
     def limits(self) -> tuple[Limit, ...]:
         """The limits in force, their algorithms filled in."""
-        return tuple(rule.limit for rule in self._scope.rules)
+        own = tuple(rule.limit for rule in self._scope.rules)
+        return own if self._beside is None else (*own, *self._beside.limits)
 
     @property
     def is_learned(self) -> bool:
@@ -81,16 +97,23 @@ class _Front:
         return [meter.limit for meter in row]
 
     def __repr__(self) -> str:
-        said = ", ".join(repr(rule.text) for rule in self._scope.rules)
+        rules = [*self._scope.rules]
+        if self._beside is not None:
+            rules += self._beside._scope.rules
+        said = ", ".join(repr(rule.text) for rule in rules)
         name = f", name={self._scope.name!r}" if self._scope.name else ""
         return f"{type(self).__name__}({said}{name})"
 
     def _update(self, limits: tuple[Limit | str, ...]) -> None:
+        if self._beside is not None:
+            limits, told = _parted(limits)
+            self._beside._update(told)
         self._store.update(self._scope, rules_of(limits, self._account))
 
     def _status(self, key: str) -> dict[str, LimitStatus]:
         rows = self._store.status(self._scope, key)
-        return {row.limit: row for row in rows}
+        beside = {} if self._beside is None else self._beside._status(key)
+        return {**{row.limit: row for row in rows}, **beside}
 
     def _try(
         self,
@@ -113,6 +136,8 @@ class _Front:
         self, key: str, hold: float | None, cost: dict[str, Any]
     ) -> Grant | None:
         """Check the costs, and grant where nothing stands in the way."""
+        if self._beside is not None:
+            return None
         costs: list[Any] = []
         plain = hold is None
         for unit, usual in self._units:
@@ -140,6 +165,9 @@ class _Front:
         """Check what a call asks for: its cost in each limit, and whose limits."""
         hold_us = HOLD if hold is None else _hold_us(hold)
         targets = [(self._scope, key)]
+        also = tuple(also)
+        if self._beside is not None and self._beside not in [one for one, _ in also]:
+            also = (*also, (self._beside, key))
         for other, other_key in also:
             if other._store is not self._store:
                 msg = "all limits of one call live in one store: pass store= to both"
@@ -173,6 +201,14 @@ class _Front:
                 grant.cancel()
                 raise
         return grant
+
+
+def _parted(
+    limits: tuple[Limit | str, ...],
+) -> tuple[tuple[Limit | str, ...], tuple[Limit | str, ...]]:
+    """Part the word for limits that nobody has told from those that were."""
+    learned = tuple(limit for limit in limits if means_learned(limit))
+    return learned, tuple(limit for limit in limits if limit not in learned)
 
 
 def _account_at(provider: str) -> Account:

@@ -14,7 +14,6 @@ CASES = [
     pytest.param(setting, model, arm, id=f"{model.name}: {setting}: {arm}")
     for setting in settings_of([60])
     for model in setting.untold
-    if model.name != "log+jitter"
     for arm in MET
 ]
 
@@ -50,11 +49,7 @@ def test_two_programs_share_an_account_by_its_headers_alone(
 
 
 @pytest.mark.parametrize("told", changing.TOLD)
-@pytest.mark.parametrize(
-    "model",
-    [model for model in changing.MODELS_MET if model.name != "log"],
-    ids=lambda model: model.name,
-)
+@pytest.mark.parametrize("model", changing.MODELS_MET, ids=lambda model: model.name)
 def test_a_limit_that_changes_is_followed_within_a_window(
     model: Model, told: Told
 ) -> None:

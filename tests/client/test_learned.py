@@ -159,3 +159,41 @@ def test_calls_at_once_are_felt_for_where_no_header_shows_a_limit() -> None:
     assert statuses.count(429) <= 25
     # with twelve at once it would be 84 s, with four 250 s
     assert loop.time() <= 170
+
+
+def test_a_budget_beside_learned_limits_holds_for_all_models_together() -> None:
+    loop = VirtualLoop()
+    simulator = Simulator("anthropic", LIMITS, clock=loop.clock)
+    limiter = learner(loop, "learned", "2 requests/day")
+    codes: list[int] = []
+
+    async def act(http: httpx2.AsyncClient) -> None:
+        for model in ("one", "two", "three"):
+            options = {"ratekeeper": {"timeout": 1}}
+            body = {"model": model, "messages": MESSAGES, "max_tokens": 40}
+            answer = await http.post(
+                URL, json=body, headers=HEADERS, extensions=options
+            )
+            codes.append(answer.status_code)
+
+    play(simulator, loop, limiter, act)
+
+    assert [200, 200, 429] == codes
+    assert any("2 requests/day" in str(limit) for limit in limiter.limits)
+
+
+def test_one_answer_that_never_comes_does_not_keep_the_others_waiting() -> None:
+    loop = VirtualLoop()
+    limiter = learner(loop)
+    waited: list[float] = []
+
+    async def main() -> None:
+        first = await limiter.acquire(input_tokens=1, output_tokens=1)
+        second = await limiter.acquire(input_tokens=1, output_tokens=1)
+        waited.append(second.waited_s)
+        first.cancel()
+        second.cancel()
+
+    run_virtual(main(), loop)
+
+    assert [30.0] == waited

@@ -100,18 +100,14 @@ class Counter:
             )
             raise ConfigError(msg)
         read = self.provider.read_request(method, path, body)
-        facts = self.lessons.corrected(self.provider.name, read, options.get("key"))
+        key, also = self._whose(read.model, options)
+        facts = self.lessons.corrected(self.provider.name, read, key)
         costs = self.provider.costs(facts)
-        also = tuple(options.get("also", ()))
-        # Each model has limits of its own: learned ones must not be mixed.
-        key = facts.model if self.limiter.is_learned else ""
-        key = options.get("key", key)
         fronts = [(self.limiter, key), *also]
         limits = [limit for front, of in fronts for limit in front._amounts(of)]  # noqa: SLF001 - as they are now
         amounts = reserve(limits, costs.charged, costs.reserved)
-        terms = {"timeout": timeout, "again": again, "key": key, **options}
-        terms["also"] = also
-        terms.update(amounts)
+        terms = {"timeout": timeout, "again": again, **options}
+        terms.update(key=key, also=also, **amounts)
         bill: Mapping[str, Bill] = {}
         owed = [limit for limit in limits if limit.is_money]
         if owed:
@@ -120,6 +116,23 @@ class Counter:
             bill, most = self._cashier.most(owed, worst, method, path, body)
             terms.update(most)
         return Ask(facts=facts, terms=terms, bill=bill, retry=again)
+
+    def _whose(
+        self, model: str, options: Mapping[str, Any]
+    ) -> tuple[str, tuple[tuple[Limiter | AsyncLimiter, str], ...]]:
+        """Return whose limits a call is held to: the key, and who else must grant.
+
+        Each model has limits of its own: learned ones must not be mixed. Those told
+        beside them hold for all models.
+        """
+        key = options.get("key", "")
+        also = tuple(options.get("also", ()))
+        if not self.limiter.is_learned:
+            return key, also
+        beside = self.limiter._beside  # noqa: SLF001 - its other half
+        if beside is not None:
+            also = ((beside, key), *also)
+        return f"{key} {model}".strip(), also
 
 
 def reserve(

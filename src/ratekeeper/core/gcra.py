@@ -64,20 +64,14 @@ class Bucket(Meter):
         else:
             self._configure()
 
-    def wait_us(self, cost: int, now: int, burst: int | None = None) -> int:
-        """Return how long until `cost` fits; 0 means now.
-
-        `burst` bounds what goes at once further, for this call.
-        """
+    def wait_us(self, cost: int, now: int) -> int:
+        """Return how long until `cost` fits; 0 means now."""
         need = cost * self._p
-        slack = self._slack
-        if burst is not None:
-            slack = min(slack, burst * self._p)
-        if need > slack:
+        if need > self._slack:
             if self.never(cost):
                 return NEVER
-            need = slack
-        late = self._tat + need - slack - now * self._q
+            need = self._slack
+        late = self._tat + need - self._slack - now * self._q
         if late <= 0 or cost == 0:
             return 0
         return -(-late // self._q)

@@ -32,6 +32,7 @@ _AHEAD = 5  # answer times of the limit's rate that are left for others to use
 _FRESH_US = 5 * MINUTE  # how long the quickest answer is remembered, at least
 _RAMP_US = 15 * MINUTE  # in which traffic may grow by half: OpenAI's own figure
 _ROUNDED = 1000
+_TENTH = 10  # of a short window is the most that is given up to calls under way
 _BACK_OFF = (7, 10)  # the share of a rate that was refused without a word
 
 
@@ -48,6 +49,7 @@ class _Pace(Bucket):
 class Mark:
     """How one limit stood when a call was granted."""
 
+    amount: int  # of the limit, at that time
     charged: int  # all that had been charged, this call included
     left: int  # what the own count left, at least
 
@@ -61,12 +63,14 @@ class Learner:
 
     __slots__ = (
         "_answer_us",
+        "_corrected",
         "_failed",
         "_guard_us",
         "_least_us",
         "_meter",
         "_most",
         "_others_us",
+        "_outside",
         "_quiet_us",
         "_ramp_us",
         "_refused_us",
@@ -89,6 +93,8 @@ class Learner:
         self._seen: tuple[int, int] | None = None  # left, and what was charged by then
         # Whether anything was ever left: of a bucket of one call nothing is.
         self._tells = False
+        self._outside = 0, 0  # of a day's limit, charged for others; and when
+        self._corrected = 0  # all that had been charged by then
         self._others_us: int | None = None  # when others were last seen to use it
         self._share = _ONE  # of the limit, what is ours for now
         self._failed = _ONE  # a share that was refused
@@ -125,9 +131,9 @@ class Learner:
         """Return how things stand for a call that has just been granted."""
         meter = self._meter
         left = meter.limit.amount - meter.used(now)
-        if self._most:
+        if self._most and meter.limit.window_us <= HOUR:
             left = min(left, self._most - meter.owed(now))
-        return Mark(meter.charged, left)
+        return Mark(meter.limit.amount, meter.charged, left)
 
     def tell(self, limit: Limit, now: int) -> None:
         """Put an amount in force that the operator has changed."""
@@ -162,7 +168,8 @@ class Learner:
             self._least_us, self._spare_us = took_us, self._least_us
         self._least_us = min(self._least_us, took_us)
         late_us = took_us - min(self._least_us, self._spare_us)
-        return taken_us + min(late_us, max(_BELIEVED_US, 2 * self._meter.guard_us))
+        most_us = max(_BELIEVED_US, 2 * self._meter.guard_us)
+        return taken_us + min(late_us, most_us, self._meter.limit.window_us // _TENTH)
 
     def let_in(self, cost: int, taken_us: int, counted_us: int, now: int) -> None:
         """Learn from a call that was let in, and was counted then at the latest."""
@@ -195,16 +202,20 @@ class Learner:
         meter = self._meter
         limit = meter.limit
         since = meter.charged - mark.charged
+        if mark.amount != limit.amount:  # what was left of another limit
+            return
         self._seen = left, mark.charged
         self._tells = self._tells or left > 0
         self._most = min(max(self._most, left), limit.amount)
         if self._others_us is None and self._share == _ONE:
             meter.confirm(left, mark.charged, now)
+        if limit.window_us > HOUR:
+            more = mark.left - left
+            if mark.charged >= self._corrected and not 0 < more <= since:
+                self._correct(more, now)
+            return
         expected = min(mark.left, self._most) - since
         if left < expected and left < expected - self._slack():
-            if limit.window_us > HOUR:
-                meter.charge(expected - left, now)
-                return
             self._others_us = now
         if self._others_us is None:
             return
@@ -213,6 +224,23 @@ class Learner:
             self._set_share(_ONE, now)
         else:
             self._set_share(self._fair(left), now)
+
+    def _correct(self, more: int, now: int) -> None:
+        """Charge to a day's limit what others used of it, as far as is known now.
+
+        What is under way may be in the provider's figure or not, and what was sent
+        before the last correction knows less than that.
+        """
+        had, at_us = self._outside
+        outside = max(0, had + more)
+        if abs(outside - had) <= self._slack():
+            return
+        if had:
+            self._meter.back(had, at_us, now)
+        if outside:
+            self._meter.charge(outside, now)
+        self._outside = outside, now
+        self._corrected = self._meter.charged
 
     def _slack(self) -> int:
         """Return by how much what is left may be off.
@@ -252,6 +280,9 @@ class Learner:
             return  # it was under way when the last refusal was heard: no news
         again = now - self._refused_us < _QUIET * meter.limit.window_us
         self._refused_us = self._quiet_us = now
+        if self._tells and self._seen is not None and meter.limit.window_us <= HOUR:
+            self._others_us = now
+            self._set_share(self._fair(self._seen[0]), now)
         if meter.shrink(now):
             return
         wider_us = max(2 * meter.guard_us, SECOND // 4)

@@ -15,7 +15,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
-from ratekeeper.core.gcra import Bucket
+from ratekeeper.core.gcra import Bucket, second_of
 from ratekeeper.core.meter import NEVER, Meter
 from ratekeeper.core.window import SlidingWindow
 
@@ -24,64 +24,67 @@ if TYPE_CHECKING:
 
 _FORGOTTEN = 60  # windows after which what was refused is tried again
 _LOST = 2  # windows after which a probe nobody spoke of counts as none
+_EVEN = 16  # of a window's worth goes at once where most of it is used
 _PARTS = 8  # a burst that was refused loses one of these, and none grows to the last
-_SIZES = 4  # calls of many sizes keep so large a part of a window as their burst
 
 
 class Paced(Meter):
     """A bucket of one second's worth (or the burst said) under a sliding window."""
 
-    __slots__ = ("_bucket", "_burst", "_log", "_over", "_probe")
+    __slots__ = ("_bucket", "_burst", "_even", "_log", "_over", "_probe")
 
     def __init__(self, limit: Limit, *, guard_us: int = 0) -> None:
         super().__init__(limit, guard_us=guard_us)
         self._bucket = Bucket(limit, paced=True, guard_us=guard_us)
         self._log = SlidingWindow(limit, guard_us=guard_us)
+        self._even = Bucket(_evenly(limit))
         self._burst = _Reach(self._bucket.burst)  # what the bucket may hold
         self._over = _Reach(0)  # what a window may hold above the limit
         self._probe: _Probe | None = None
 
     def wait_us(self, cost: int, now: int) -> int:
         """Return how long until `cost` fits; 0 means now."""
-        wait = self._bucket.wait_us(cost, now)
-        window = self._log.wait_us(cost, now)
-        wait = max(window, wait)
-        if self._burst.known > self._bucket.burst:
-            wait = max(wait, self._even_us(cost, now))
-        if wait and self.learner is not None and self._may_probe(cost, now):
+        wait = max(self._bucket.wait_us(cost, now), self._log.wait_us(cost, now))
+        if self.learner is None:
+            return wait
+        even = self._even_us(0, cost, now)
+        if not even and wait and self._may_probe(cost, now):
             return 0
-        return wait
+        return max(wait, even)
 
-    def _even_us(self, cost: int, now: int) -> int:
-        """Return how long until a call leaves room in the window for those after it.
+    def _even_us(self, ahead: int, cost: int, now: int) -> int:
+        """Return how long until a call leaves the rest of the window to others.
 
-        A burst takes no more than half of what is left, so that a window that is used
-        up is used evenly: else nobody could go at its end, minute for minute. Calls of
-        many sizes need a burst to fill it at all.
+        A burst takes the first half alone; what is left is used evenly: else nobody
+        could go at the window's end, minute for minute. Calls of many sizes need the
+        burst to fill it at all.
         """
-        room = self._log.limit.amount - self._log.used(now)
-        least = self._bucket.burst
-        if self.unit != "requests":
-            least = max(least, self.limit.amount // _SIZES)
-        return self._bucket.wait_us(cost, now, max(least, room // 2))
+        if self.unit != "requests" or self.limit.burst is not None:
+            return 0
+        beyond = self._log.used(now) + ahead + cost - self.limit.amount // 2
+        if beyond <= 0:
+            return 0
+        even = self._even.backlog_us(ahead, cost, now)
+        return even and min(even, self._log.freed_us(beyond, now))
 
     def take(self, cost: int, now: int) -> None:
         """Charge `cost` at `now`, as debt where it does not fit."""
         self._bucket.take(cost, now)
+        self._even.take(cost, now)
         self._log.take(cost, now)
 
     def admit(self, cost: int, now: int) -> None:
         """Charge what `wait_us` has just said fits at this same instant."""
         if self.learner is not None and cost:
             self._note(cost, now)
-        self._bucket.take(cost, now)
-        self._log.take(cost, now)
+        self.take(cost, now)
 
     def back(
         self, cost: int, taken_us: int, now: int, counted_us: int | None = None
     ) -> None:
         """Give back part of what was taken."""
         self._bucket.back(cost, taken_us, now)
+        self._even.back(cost, taken_us, now)
         self._log.back(cost, taken_us, now, counted_us)
 
     def never(self, cost: int) -> bool:
@@ -90,10 +93,13 @@ class Paced(Meter):
 
     def backlog_us(self, ahead: int, cost: int, now: int) -> int:
         """Return the least time until `cost` fits once `ahead` has been served."""
-        return max(
+        wait = max(
             self._bucket.backlog_us(ahead, cost, now),
             self._log.backlog_us(ahead, cost, now),
         )
+        if self.learner is None:
+            return wait
+        return max(wait, self._even_us(ahead, cost, now))
 
     def used(self, now: int) -> int:
         """Return what counts against the limit's window now."""
@@ -120,6 +126,7 @@ class Paced(Meter):
             known = known * limit.amount // had
         super().change(limit, now)
         self._bucket.change(limit, now)
+        self._even.change(_evenly(limit), now)
         self._burst = _Reach(max(self._bucket.burst, known))
         self._over = _Reach(0)
         self._reach(now)
@@ -225,9 +232,7 @@ class Paced(Meter):
         if not over:
             most = self.limit.amount * (_PARTS - 1) // _PARTS
             most = min(most, self.learner.capacity)
-            return (
-                burst - cost <= known and burst <= most and self._burst.may(burst, now)
-            )
+            return burst - cost <= known < burst <= most and self._burst.may(burst, now)
         # Calls of one size fill a window to its last unit.
         return (
             self.unit != "requests"
@@ -252,6 +257,12 @@ class Paced(Meter):
         amount = self.limit.amount + self._over.known
         if amount != self._log.limit.amount:
             self._log.change(dataclasses.replace(self.limit, amount=amount), now)
+
+
+def _evenly(limit: Limit) -> Limit:
+    """Return the pace that is kept where most of a window is used."""
+    burst = max(second_of(limit), limit.amount // _EVEN)
+    return dataclasses.replace(limit, burst=burst)
 
 
 class _Probe:

@@ -92,7 +92,7 @@ def rules_of(
     "learned" stands for those that the account's answers show.
     """
     limits = tuple(limits)
-    words = [x for x in limits if isinstance(x, str) and _means_learned(x)]
+    words = [x for x in limits if isinstance(x, str) and means_learned(x)]
     if words:
         rest = tuple(x for x in limits if x not in words)
         return (*_learned(words, account), *(rules_of(rest, account) if rest else ()))
@@ -121,9 +121,9 @@ def rules_of(
 _COLD = HOUR  # days start as they are: pacing a day would waste most of it
 
 
-def _means_learned(text: str) -> bool:
+def means_learned(limit: Limit | str) -> bool:
     """Say whether a limit is the word for one that nobody has told, or a slip of it."""
-    first = text.lower().split()[:1]
+    first = limit.lower().split()[:1] if isinstance(limit, str) else []
     return bool(difflib.get_close_matches(LEARNED, first, cutoff=_SLIP))
 
 

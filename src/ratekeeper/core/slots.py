@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 
 from ratekeeper.core.learning import Mark
 from ratekeeper.core.meter import Meter
-from ratekeeper.core.units import MAX_AMOUNT
+from ratekeeper.core.units import MAX_AMOUNT, SECOND
 
 if TYPE_CHECKING:
     from ratekeeper.core.limits import Limit
 
+_LONGEST = 30 * SECOND  # that one call keeps the others waiting who know no limits
 _FIRST = 4  # calls at once, where nothing is known
 
 
@@ -113,6 +114,16 @@ class Gate(Slots):
 
     is_known = False
 
+    def take(self, cost: int, now: int) -> None:
+        """Lease the slot for a while: an answer may never come."""
+        super().take(min(cost, _LONGEST), now)
+
+    def back(
+        self, cost: int, taken_us: int, now: int, counted_us: int | None = None
+    ) -> None:
+        """Give the slot back."""
+        super().back(min(cost, _LONGEST), taken_us, now, counted_us)
+
     def open(self, now: int) -> None:
         """Let everybody through: the limits behind it are known."""
         if self.limit.amount != MAX_AMOUNT:
@@ -135,7 +146,8 @@ class Adaptive(Slots):
 
     def mark(self, now: int) -> Mark:
         """Say that it learns."""
-        return Mark(self.charged, self.limit.amount - self.used(now))
+        amount = self.limit.amount
+        return Mark(amount, self.charged, amount - self.used(now))
 
     def let_in(self, taken_us: int, now: int) -> None:
         """Take note that the provider let a call in."""

@@ -75,7 +75,7 @@ class SlidingWindow(Meter):
             return 0
         if cost > self.limit.amount:
             return NEVER
-        return self._freed_us(over, now)
+        return self.freed_us(over, now)
 
     def take(self, cost: int, now: int) -> None:
         """Charge `cost` at `now`, as debt where it does not fit."""
@@ -155,7 +155,7 @@ class SlidingWindow(Meter):
     def backlog_us(self, ahead: int, cost: int, now: int) -> int:
         """Return the least time until `cost` fits once `ahead` has been served."""
         self._expire(now)
-        return self._freed_us(self._total + ahead + cost - self._room, now)
+        return self.freed_us(self._total + ahead + cost - self._room, now)
 
     def used(self, now: int) -> int:
         """Return what counts against the limit now."""
@@ -165,7 +165,7 @@ class SlidingWindow(Meter):
     def reset_us(self, now: int) -> int:
         """Return how long until the window is empty."""
         self._expire(now)
-        return self._freed_us(self._total + self._debt, now)
+        return self.freed_us(self._total + self._debt, now)
 
     def change(self, limit: Limit, now: int) -> None:
         """Put a changed amount in force and keep what was used."""
@@ -186,7 +186,7 @@ class SlidingWindow(Meter):
             self._owe(-paid)
             self.admit(paid, now)
 
-    def _freed_us(self, over: int, now: int) -> int:
+    def freed_us(self, over: int, now: int) -> int:
         """Return how long until `over` units have left the window for the last time.
 
         What leaves makes room for what is owed, or for the calls ahead, and that leaves
