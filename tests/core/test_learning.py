@@ -226,6 +226,35 @@ def test_a_days_limit_is_charged_what_others_used_of_it() -> None:
     assert 400 <= pupil.meter.remaining(pupil.now) <= 402
 
 
+def test_what_others_used_of_a_day_comes_back_when_the_headers_say_so() -> None:
+    """A day that ends at midnight is whole again before the own count says so."""
+    pupil = Pupil("1000 rpd")
+    pupil.asked(daily(5))
+
+    assert 5 == pupil.meter.remaining(pupil.now)
+
+    pupil.asked(daily(400))
+
+    assert 400 == pupil.meter.remaining(pupil.now)
+
+    pupil.asked(daily(997))
+
+    assert 997 == pupil.meter.remaining(pupil.now)
+
+
+def test_what_was_used_in_a_told_window_is_compared_with_what_is_left() -> None:
+    pupil = Pupil("60 rpm using sliding-window")
+    pupil.now += 2 * MINUTE
+    for remaining in (59, 58, 57):
+        pupil.asked(left(remaining, 60))
+
+    assert pupil.meter.pace is None
+
+    pupil.asked(left(0, 60))
+
+    assert pupil.meter.pace is not None
+
+
 def test_what_others_used_is_charged_once_however_many_calls_are_under_way() -> None:
     pupil = Pupil("1000 rpd")
     pupil.asked(daily(999))

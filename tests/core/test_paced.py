@@ -73,6 +73,14 @@ def test_full_rate_flows_at_any_cost_whatever_the_guard(
     assert 5 * 120_000 * share * 0.99 <= used
 
 
+def test_those_behind_others_wait_for_the_pace_or_the_window() -> None:
+    meter = paced("600 tokens/minute")
+    meter.take(10, START)
+
+    assert 11 * SECOND == meter.backlog_us(100, 10, START)
+    assert MINUTE <= meter.backlog_us(600, 10, START)
+
+
 def test_a_call_above_the_limit_never_goes() -> None:
     meter = paced("600 tokens/minute")
 
@@ -341,6 +349,20 @@ def test_what_a_window_was_let_hold_above_the_limit_is_taken_back_when_refused()
     assert 0 < wait_us
     assert 6000 >= pupil.meter.used(pupil.now) + 490
     assert 0 == pupil.meter.guard_us
+
+
+def test_a_window_that_holds_no_more_than_its_limit_takes_back_what_was_no_trial() -> (
+    None
+):
+    pupil = over_learned()
+    sent = pupil.send(490)
+    while pupil.meter.is_probing(sent.taken_us) or pupil.meter.used(pupil.now) <= 6000:
+        pupil.answer(sent)
+        sent = pupil.send(490)
+    pupil.refuse(sent)
+    pupil.now += pupil.wait_us(490)
+
+    assert 6000 >= pupil.meter.used(pupil.now) + 490
 
 
 def test_a_small_bucket_that_refuses_is_sent_a_smaller_burst_all_the_same() -> None:

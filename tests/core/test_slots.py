@@ -230,7 +230,12 @@ def test_one_call_goes_until_limits_are_known_and_then_all() -> None:
     gate.grant(HOLD, START)
 
     assert not gate.is_known
-    assert 0 < gate.wait_us(HOLD, START)
+    assert 0 < gate.wait_us(HOLD, START) <= MINUTE
+
+    gate.back(HOLD, START, START)
+    gate.grant(HOLD, START)
+
+    assert 1 == gate.used(START)
 
     gate.open(START)
     gate.open(START)
