@@ -405,6 +405,16 @@ def test_a_bucket_of_any_size_is_used_up_and_refuses_no_more_once_learned(
     assert 0 == refused_in(client, since_us)
 
 
+def test_those_at_the_end_of_a_line_are_told_of_the_even_pace() -> None:
+    pupil = Pupil("60 rpm")
+    while learned_burst(pupil) < 30:
+        pupil.now += 3 * MINUTE
+    pupil.now += 3 * MINUTE
+
+    # thirty of sixty may go at once, and the last of them all the same not before
+    assert 55 * SECOND <= pupil.meter.backlog_us(59, 1, pupil.now) <= 60 * SECOND
+
+
 def test_a_window_that_is_nearly_used_up_is_used_evenly() -> None:
     """A burst takes a half, waits until the pace has caught up, and goes on at it."""
     pupil = Pupil("60 rpm")
