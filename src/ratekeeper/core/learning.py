@@ -31,7 +31,7 @@ _ANSWERS = 8  # the usual time of an answer is a mean over about so many
 _AHEAD = 5  # answer times of the limit's rate that are left for others to use
 _FRESH_US = 5 * MINUTE  # how long the quickest answer is remembered, at least
 _RAMP_US = 15 * MINUTE  # in which traffic may grow by half: OpenAI's own figure
-_ROUNDED = 1000
+_ROUNDED = 1000  # tokens: Anthropic shows what is left in thousands
 _TENTH = 10  # of a short window is the most that is given up to calls under way
 _BACK_OFF = (7, 10)  # the share of a rate that was refused without a word
 
@@ -99,9 +99,7 @@ class Learner:
         self._share = _ONE  # of the limit, what is ours for now
         self._failed = _ONE  # a share that was refused
         self._tried = False  # whether a call was let in since the last refusal
-        self._stepped_us = (
-            0  # when the share last changed without a word on what is left
-        )
+        self._stepped_us = 0  # when the share last changed for want of headers
         self._ramp_us: int | None = None  # since when it has been growing slowly
         self._refused_us = 0
         self._quiet_us = 0  # since when nothing has been refused, or the guard shrank
@@ -411,13 +409,12 @@ def blamed(
     Those that the headers show to have too little left; else a trial, if the call was
     one; else the one that is closest to its bounds.
     """
-    at = range(len(meters))
     found = [
-        meters[i]
-        for i in at
-        if (reading := readings[i]) is not None
+        meter
+        for meter, cost, reading in zip(meters, costs, readings, strict=True)
+        if reading is not None
         and reading.remaining is not None
-        and reading.remaining < costs[i]
+        and reading.remaining < cost
     ]
     if not found:
         found = [meter for meter in meters if meter.is_probing(taken_us)]

@@ -57,7 +57,7 @@ class Paced(Meter):
 
         A burst takes the first half alone; what is left is used evenly: else nobody
         could go at the window's end, minute for minute. Calls of many sizes need the
-        burst to fill it at all.
+        burst to fill it at all. `ahead` goes first.
         """
         if self.unit != "requests" or self.limit.burst is not None:
             return 0
