@@ -16,7 +16,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 HOUSE = ("hatchling", "editables")  # what an editable install is built with
 LOCKS: dict[str, tuple[str, ...]] = {
-    "run.txt": ("pyproject.toml", "--extra", "fast", "--extra", "yaml"),
+    "run.txt": ("pyproject.toml", "--extra", "gateway", "--extra", "prices"),
     "dev.txt": ("pyproject.toml", "--all-extras", "--group", "dev"),
     "peers.txt": ("pyproject.toml", "--extra", "fast", "requirements/peers.in"),
     "pip.txt": (),

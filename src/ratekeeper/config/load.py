@@ -16,6 +16,7 @@ import msgspec
 
 from ratekeeper.config.model import Account, Config, Price, Provider
 from ratekeeper.core.limits import parse_limits
+from ratekeeper.core.policy import means_learned
 from ratekeeper.errors import ConfigError
 from ratekeeper.providers.catalog import find_provider
 from ratekeeper.providers.presets import preset
@@ -71,7 +72,10 @@ def read(path: Path) -> tuple[Config | None, list[Mistake]]:
 def limits_of(name: str, account: Account) -> tuple[str, ...]:
     """Return the limits of an account: those it says, or those of its tier."""
     if account.tier == "":
-        return tuple(account.limits)
+        said = account.limits
+        if isinstance(said, str):
+            return (said,)
+        return tuple(one if isinstance(one, str) else one.limit for one in said)
     found = preset(name, tier=str(account.tier), model=account.model or None)
     return found.limits
 
@@ -267,12 +271,17 @@ def _account(
         yield _mistake(path, lines, text)
         return
     under = (*path, "limits" if account.limits else "tier")
-    for at, limit in enumerate(account.limits):
+    said = (account.limits,) if isinstance(account.limits, str) else account.limits
+    for at, limit in enumerate(said):
+        if isinstance(limit, str) and means_learned(limit):
+            continue
         try:
-            parse_limits([limit])
+            parse_limits([limit if isinstance(limit, str) else limit.limit])
         except ConfigError as error:
             yield _mistake((*under, at), lines, str(error).partition("\n")[0])
             return
+    if any(isinstance(one, str) and means_learned(one) for one in said):
+        return
     try:
         parse_limits(limits_of(name, account))
     except ConfigError as error:

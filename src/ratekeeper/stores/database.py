@@ -1,0 +1,89 @@
+"""One SQLite file: opened so that what is committed survives the end of the process.
+
+It knows how to open, to migrate and to name what is wrong with the disk; what the
+tables mean is the business of whoever asks for them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ratekeeper.errors import ConfigError, StoreUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_SCHEME = "sqlite:///"
+_BUSY_MS = 2000  # how long to wait for another process that writes
+
+
+class Database:
+    """A connection to one file; made readable for its owner alone."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with self._named():
+            # Made before SQLite does, whose files anybody may read.
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+            self._connection = sqlite3.connect(
+                path, isolation_level=None, check_same_thread=False
+            )
+            for pragma in (
+                f"busy_timeout={_BUSY_MS}",
+                "journal_mode=WAL",
+                # Survives the end of the process; a machine that loses its power may
+                # lose the latest commits, and stays consistent.
+                "synchronous=NORMAL",
+                "foreign_keys=ON",
+            ):
+                self._connection.execute(f"PRAGMA {pragma}")
+
+    def close(self) -> None:
+        """Close the file; a second time changes nothing."""
+        self._connection.close()
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[sqlite3.Connection]:
+        """Open a transaction: all of it is committed, or none.
+
+        Raises `StoreUnavailable` where the file cannot be written.
+        """
+        with self._named():
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._connection
+                self._connection.execute("COMMIT")
+            except BaseException:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                raise
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """Lend the connection for reading."""
+        with self._named():
+            yield self._connection
+
+    @contextlib.contextmanager
+    def _named(self) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.Error, OSError) as error:
+            msg = (
+                f"the store {self.path} cannot be used ({error}): check that the disk "
+                "has room and that this user may write there"
+            )
+            raise StoreUnavailable(msg) from error
+
+
+def path_of(address: str) -> Path:
+    """Return the file of an address such as `sqlite:///ratekeeper.db`."""
+    if not address.startswith(_SCHEME) or len(address) == len(_SCHEME):
+        scheme = address.partition("://")[0][:20]
+        msg = f"store {scheme!r}: expected sqlite:///path, such as sqlite:///ratekeeper.db"
+        raise ConfigError(msg)
+    return Path(address.removeprefix(_SCHEME)).expanduser()
