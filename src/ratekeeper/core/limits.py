@@ -47,7 +47,7 @@ _PERIODS = {
     "week": units.WEEK,
     "month": units.MONTH,
 }
-_PERIOD_WORDS = {
+PERIOD_WORDS = {
     **_PERIODS,
     **{f"{name}s": us for name, us in _PERIODS.items()},
     "s": units.SECOND,
@@ -425,7 +425,7 @@ class _Parser:
         if counted:
             number = counted[1]
             word = counted[2] or self._take("a period such as seconds or hours")
-        one = _PERIOD_WORDS.get(word.lower())
+        one = PERIOD_WORDS.get(word.lower())
         if one is None:
             self._wrong(
                 "expected a period: second, minute, hour, day, week or month"
