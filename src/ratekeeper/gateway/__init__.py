@@ -1,0 +1,1 @@
+"""The gateway: one door for every team, language and SDK."""
