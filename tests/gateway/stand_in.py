@@ -46,14 +46,19 @@ class StandIn:
         assert self.go_on is not None
         self.loop.call_soon_threadsafe(self.go_on.set)
 
+    def _lost(self) -> None:
+        self.gone.set()
+        assert self.go_on is not None
+        self.go_on.set()
+
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         self.calls.append(scope)
-        scope["ratekeeper.wire"].on_gone = self.gone.set
+        scope["ratekeeper.wire"].on_gone = self._lost
         asked = dict(urllib.parse.parse_qsl(scope["query_string"].decode()))
         self.entered.set()
         path = scope["path"]
         if path == "/stream":
-            await self._stream(send, **{k: float(v) for k, v in asked.items()})
+            await self._stream(scope, send, **{k: float(v) for k, v in asked.items()})
         elif path == "/early":
             await _answer(send, b"early", 413)
         elif path == "/fail":
@@ -81,11 +86,18 @@ class StandIn:
         await _answer(send, scope["raw_path"] + b" " + body)
 
     async def _stream(
-        self, send: Any, size: float = 10, count: float = 3, every_s: float = 0.0
+        self,
+        scope: Any,
+        send: Any,
+        size: float = 10,
+        count: float = 3,
+        every_s: float = 0.0,
     ) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
         for _ in range(int(count)):
             await asyncio.sleep(every_s)
+            if scope["ratekeeper.wire"].is_gone:
+                return
             chunk = b"x" * int(size)
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
         await send({"type": "http.response.body", "body": b"end"})

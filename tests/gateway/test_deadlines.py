@@ -1,0 +1,233 @@
+"""How long a caller may take, and how little of one who takes long is kept."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import struct
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from ratekeeper.gateway.http import Bounds, Listener
+from ratekeeper.gateway.run import serving
+from tests.gateway.stand_in import Caller, StandIn, ends_with
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+HEAD = b"POST /echo HTTP/1.1\r\nHost: x\r\n"
+GET = b"GET /next HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+@contextlib.contextmanager
+def serve(**bounds: Any) -> Iterator[tuple[StandIn, str]]:
+    app = StandIn()
+    with serving(app, bounds=Bounds(**bounds)) as url:
+        yield app, url
+
+
+def drip(caller: Caller, piece: bytes, every_s: float = 0.05) -> float:
+    """Send a piece again and again until the other side has enough; return for how long."""
+    began = time.monotonic()
+    with contextlib.suppress(OSError):
+        while time.monotonic() - began < 5:
+            caller.send(piece)
+            time.sleep(every_s)
+    return time.monotonic() - began
+
+
+def test_a_head_that_drips_is_cut_off_at_its_deadline() -> None:
+    with serve(head_s=0.4, linger_s=0.2) as (app, url), Caller(url) as caller:
+        lasted = drip(caller.send(HEAD), b"x: a\r\n")
+
+    assert 0.3 < lasted < 2
+    assert [] == app.calls
+
+
+def test_a_head_that_is_late_is_told_so() -> None:
+    with serve(head_s=0.3) as (_, url), Caller(url) as caller:
+        answer = caller.send(HEAD).read()
+
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert b"connection: close\r\n" in answer
+
+
+def test_a_connection_that_says_nothing_is_closed() -> None:
+    with serve(head_s=0.3) as (_, url), Caller(url) as caller:
+        assert b"" == caller.read()
+
+
+def test_blank_lines_are_no_way_to_stay() -> None:
+    with serve(head_s=0.3, linger_s=0.2) as (_, url), Caller(url) as caller:
+        first = caller.send(GET).read(ends_with(b"/next "))
+        lasted = drip(caller, b"\r\n")
+
+    assert b" 200 " in first
+    assert lasted < 2
+
+
+def test_the_second_head_of_a_connection_has_a_deadline_too() -> None:
+    with serve(head_s=0.3) as (_, url), Caller(url) as caller:
+        first = caller.send(GET + HEAD).read(ends_with(b"/next "))
+        second = caller.read()
+
+    assert b" 200 " in first
+    assert second.startswith(b"HTTP/1.1 408 ")
+
+
+def test_an_idle_connection_is_closed_without_a_word() -> None:
+    with serve(idle_s=0.3) as (_, url), Caller(url) as caller:
+        caller.send(GET).read(ends_with(b"/next "))
+
+        assert b"" == caller.read()
+
+
+def test_a_body_that_drips_is_refused_and_its_call_ended() -> None:
+    with serve(body_s=0.4, linger_s=0.2) as (app, url), Caller(url) as caller:
+        caller.send(HEAD + b"Content-Length: 100000\r\n\r\n")
+        dripping = threading.Thread(target=drip, args=(caller, b"x"))
+        dripping.start()
+        answer = caller.read()
+        dripping.join()
+        gone = app.gone.is_set()
+
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert gone
+    assert [] == app.bodies
+
+
+def test_a_body_that_comes_slowly_but_steadily_is_taken() -> None:
+    with serve(body_s=0.3, least_body=10) as (_, url), Caller(url) as caller:
+        caller.send(HEAD + b"Content-Length: 100\r\n\r\n")
+        for _ in range(10):
+            time.sleep(0.1)
+            caller.send(b"x" * 10)
+        answer = caller.read(ends_with(b"x" * 100))
+
+    assert answer.startswith(b"HTTP/1.1 200 ")
+
+
+def test_a_caller_who_was_not_told_to_go_on_has_no_deadline() -> None:
+    with serve(body_s=0.2) as (app, url), Caller(url) as caller:
+        path = HEAD.replace(b"echo", b"stream?every_s=0.2&count=4")
+        caller.send(path + b"Expect: 100-continue\r\nContent-Length: 3\r\n\r\n")
+        answer = caller.read()
+        gone = app.gone.is_set()
+
+    assert answer.endswith(b"end\r\n0\r\n\r\n")
+    assert not gone
+
+
+def test_a_reader_who_stalls_is_cut_and_the_app_told() -> None:
+    bounds = {"write_s": 0.4, "most_unsent": 16 * 1024}
+    with serve(**bounds) as (app, url), Caller(url, buffer=4096) as caller:
+        began = time.monotonic()
+        caller.send(GET.replace(b"next", b"stream?size=20000&count=1000"))
+        told = app.gone.wait(5)
+
+    assert told
+    assert time.monotonic() - began < 3
+
+
+def test_a_reader_who_is_slow_is_not_cut() -> None:
+    bounds = {"write_s": 0.4, "most_unsent": 1024}
+    with serve(**bounds) as (app, url), Caller(url, buffer=4096) as caller:
+        caller.send(GET.replace(b"next", b"stream?size=400000&count=1"))
+        seen = 0
+        while piece := caller.socket.recv(20_000):
+            seen += len(piece)
+            time.sleep(0.02)
+            if piece.endswith(b"end\r\n0\r\n\r\n"):
+                break
+        gone = app.gone.is_set()
+
+    assert seen > 400_000
+    assert not gone
+
+
+def test_what_was_said_last_is_given_up_when_nobody_reads_it() -> None:
+    async def main() -> int:
+        loop = asyncio.get_running_loop()
+        app = StandIn()
+        await app.start()
+        bounds = Bounds(write_s=0.3, linger_s=0.2, most_unsent=1 << 20)
+        listener = Listener(app, loop, bounds)
+        listener.start()
+        server = await loop.create_server(listener.protocol, "127.0.0.1", 0)
+        where = server.sockets[0].getsockname()
+        with socket.socket() as caller:
+            caller.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            caller.setblocking(False)
+            await loop.sock_connect(caller, where)
+            last = b"GET /stream?size=900000&count=8 HTTP/1.0\r\nHost: x\r\n\r\n"
+            await loop.sock_sendall(caller, last)
+            async with asyncio.timeout(5):
+                while not app.calls or listener.open:  # noqa: ASYNC110 - a real one
+                    await asyncio.sleep(0.05)
+        server.close()
+        listener.close()
+        return len(listener.open)
+
+    assert 0 == asyncio.run(main())
+
+
+@pytest.mark.parametrize("size", [0, 3, 500_000], ids=["none", "small", "large"])
+def test_the_app_is_told_at_once_when_its_caller_leaves(size: int) -> None:
+    with serve() as (app, url), Caller(url) as caller:
+        request = HEAD.replace(b"echo", b"hold")
+        request += b"Content-Length: %d\r\n\r\n" % size
+        caller.send(request + b"x" * size)
+        deadline = time.monotonic() + 5
+        while not app.bodies and time.monotonic() < deadline:
+            time.sleep(0.005)
+        caller.socket.close()
+        told = app.gone.wait(0.25)
+
+    assert told
+    assert [size] == [len(body) for body in app.bodies]
+
+
+def test_the_app_is_told_when_its_caller_resets_the_connection() -> None:
+    with serve() as (app, url), Caller(url) as caller:
+        caller.send(GET.replace(b"next", b"stream?every_s=0.05&count=200"))
+        caller.read(lambda data: b"xxx" in data)
+        linger = struct.pack("ii", 1, 0)
+        caller.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        caller.socket.close()
+
+        assert app.gone.wait(0.25)
+
+
+def test_an_answer_that_is_whole_has_nobody_gone() -> None:
+    with serve() as (app, url), Caller(url) as caller:
+        caller.send(GET).read(ends_with(b"/next "))
+        caller.socket.close()
+        time.sleep(0.1)
+
+        assert not app.gone.is_set()
+
+
+def test_a_connection_too_many_is_told_so() -> None:
+    with serve(most_connections=3) as (_, url), contextlib.ExitStack() as stack:
+        callers = [stack.enter_context(Caller(url)) for _ in range(3)]
+        for caller in callers:
+            caller.send(GET).read(ends_with(b"/next "))
+        refused = stack.enter_context(Caller(url)).read()
+        again = callers[0].send(GET).read(ends_with(b"/next "))
+
+    assert refused.startswith(b"HTTP/1.1 503 ")
+    assert b" 200 " in again
+
+
+def test_one_line_sums_up_what_was_refused(caplog: pytest.LogCaptureFixture) -> None:
+    with serve() as (_, url):
+        for _ in range(5):
+            with Caller(url) as caller:
+                caller.send(b"sk-canary\r\n\r\n").read()
+
+    told = [record.getMessage() for record in caplog.records]
+    assert ["5 requests refused as bad HTTP: 5 x 400, this is no HTTP request"] == told
