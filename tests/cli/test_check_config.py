@@ -65,3 +65,27 @@ def test_a_file_that_is_not_there_exits_with_2(
 
     assert 2 == code
     assert "No such file" in capsys.readouterr().err
+
+
+def test_the_gateway_s_part_is_told_line_by_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("HOLYSHEEP_API_KEY", raising=False)
+    text = GOOD.replace("}]}}", "}], models: {gpt*: [9 rpm]}}}") + (
+        "fallbacks: {gpt-4o: [openai/gpt-4o, holysheep/gpt-4o]}\n"
+        "teams: {search: {limits: [$50/day], weight: 3}}\n"
+        "client_keys:\n"
+        f"  - {{name: web, team: search, hash: '{'0f' * 32}', expires: 2026-12-31,\n"
+        "     limits: [5 rpm, {limit: 9k tpm, shadow: true}]}\n"
+    )
+    code = run(["check-config", _file(tmp_path, text)])
+
+    assert 0 == code
+    assert [
+        "openai: 5 rpm; RK_A (not set)",
+        "holysheep: learned; HOLYSHEEP_API_KEY (not set)",
+        "openai, models gpt*: 9 rpm",
+        "fallbacks of gpt-4o: openai/gpt-4o, holysheep/gpt-4o",
+        "team search: $50/day; weight 3",
+        "client key web: 5 rpm, 9k tpm (watched); team search; until 2026-12-31",
+    ] == capsys.readouterr().out.splitlines()

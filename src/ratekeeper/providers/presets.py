@@ -326,15 +326,7 @@ def preset(provider: str, *, tier: str, model: str | None = None) -> Preset:
 
     A name that is not known is a `ConfigError` that says which are.
     """
-    of_provider = [p for p in _PRESETS if p.provider == provider.lower()]
-    if not of_provider:
-        raise _unknown(
-            "provider with presets", provider, (p.provider for p in _PRESETS)
-        )
-    name = _tier(tier)
-    of_tier = [p for p in of_provider if p.tier == name]
-    if not of_tier:
-        raise _unknown(f"tier of {provider}", tier, (p.tier for p in of_provider))
+    of_tier = tier_presets(provider, tier=tier)
     if model is None:
         whole = [p for p in of_tier if ANY in p.models] or of_tier
         if len(whole) == 1:
@@ -353,6 +345,20 @@ def preset(provider: str, *, tier: str, model: str | None = None) -> Preset:
         model,
         (name for p in of_tier for name in p.models),
     )
+
+
+def tier_presets(provider: str, *, tier: str) -> tuple[Preset, ...]:
+    """Return the presets of a provider's tier: one, or one for each group of models."""
+    of_provider = [p for p in _PRESETS if p.provider == provider.lower()]
+    if not of_provider:
+        raise _unknown(
+            "provider with presets", provider, (p.provider for p in _PRESETS)
+        )
+    name = _tier(tier)
+    of_tier = tuple(p for p in of_provider if p.tier == name)
+    if not of_tier:
+        raise _unknown(f"tier of {provider}", tier, (p.tier for p in of_provider))
+    return of_tier
 
 
 def _tier(tier: str) -> str:

@@ -1,0 +1,37 @@
+"""The accounts nobody wrote down: a provider's key in the environment, limits learned."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ratekeeper.config.model import Account, Config, Provider
+from ratekeeper.core.policy import FROM_REFUSALS, LEARNED
+from ratekeeper.providers.catalog import PROVIDERS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ratekeeper.providers.catalog import Provider as Known
+
+
+def from_environment(environ: Mapping[str, str]) -> Config | None:
+    """Return a config of every provider whose key is set; None where none is.
+
+    A provider that has another address for each account is known by its key no further.
+    """
+    found = {
+        name: Provider(accounts=[account_of(known)])
+        for name, known in PROVIDERS.items()
+        if known.base_url and environ.get(known.key_variable or "", "").strip()
+    }
+    return Config(providers=found) if found else None
+
+
+def account_of(known: Known) -> Account:
+    """Return the account of a provider's own variable, whose limits are learned."""
+    return Account(api_key=f"env:{known.key_variable}", limits=learned(known))
+
+
+def learned(known: Known) -> str:
+    """Return the word for limits that nobody has told of this provider."""
+    return LEARNED if known.account().shows else FROM_REFUSALS
