@@ -33,7 +33,8 @@ log = logging.getLogger("ratekeeper.gateway")
 _BACKLOG = 2048  # connections that wait to be accepted
 _SEND_BUFFER = 64 * 1024  # bytes the kernel may hold of an answer nobody reads
 _FILES_BESIDE = 256  # descriptors that are no connections: the database, logs, spares
-_POLL_S = 1.0
+_POLL_S = 1.0  # how often the config file is looked at
+_LOOK_S = 0.05  # how often, while it drains, whether all is answered
 _LAST_S = 2.0  # for calls that were cut to end their tasks
 
 
@@ -106,13 +107,13 @@ async def serve(
     stop = stop or Stop()
     sock = _listen(host, port)
     with contextlib.closing(sock):
+        watch = _Watch(gateway, config_path, load)
         await gateway.start()
         listener = Listener(gateway, loop, bounds or _bounds())
         listener.start()
         server = await loop.create_server(
             listener.protocol, sock=sock, backlog=_BACKLOG
         )
-        watch = _Watch(gateway, config_path, load)
         try:
             with _signals(loop, stop, watch.look):
                 if ready is not None:
@@ -122,7 +123,7 @@ async def serve(
                     await stop.gently.wait()
                     watching.cancel()
                 gateway.is_draining = True
-                await _within(grace_s, stop.at_once.wait())
+                await _within(grace_s, stop.at_once)
                 server.close()
                 await _drain(listener, drain_s, stop.at_once)
         finally:
@@ -134,37 +135,29 @@ async def serve(
 async def _drain(listener: Listener, drain_s: float, at_once: asyncio.Event) -> None:
     """Wait for the answers that are under way, then cut what is left."""
     listener.drain()
-    await _within(drain_s, at_once.wait(), until=lambda: not listener.open)
+    await _until(lambda: at_once.is_set() or not listener.open, drain_s)
     left = listener.open_answers
     if left:
         log.warning("%d calls were not answered in time and are cut", left)
     listener.cut()
-    await _within(_LAST_S, until=lambda: not listener.tasks)
+    await _until(lambda: not listener.tasks, _LAST_S)
     for task in tuple(listener.tasks):
         task.cancel()
     await asyncio.gather(*listener.tasks, return_exceptions=True)
 
 
-async def _within(
-    seconds: float,
-    event: Awaitable[object] | None = None,
-    *,
-    until: Callable[[], bool] = lambda: False,
-) -> None:
-    """Wait for seconds, an event or a state, whichever comes first."""
-    happened = None if event is None else asyncio.ensure_future(event)
+async def _within(seconds: float, event: asyncio.Event) -> None:
+    """Wait for an event, but no longer than that."""
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(event.wait(), seconds)
+
+
+async def _until(is_so: Callable[[], bool], seconds: float) -> None:
+    """Wait for a state that nobody announces, but no longer than that."""
     loop = asyncio.get_running_loop()
     end = loop.time() + seconds
-    try:
-        while not until() and (left := end - loop.time()) > 0:
-            step = min(left, 0.05)
-            if happened is None:
-                await asyncio.sleep(step)
-            elif (await asyncio.wait({happened}, timeout=step))[0]:
-                return
-    finally:
-        if happened is not None:
-            happened.cancel()
+    while not is_so() and loop.time() < end:  # noqa: ASYNC110 - as said
+        await asyncio.sleep(_LOOK_S)
 
 
 class _Watch:
@@ -179,6 +172,7 @@ class _Watch:
         self._gateway = gateway
         self._path = path
         self._load = load
+        self._loaded = None if path is None else _stamp(path)
         self._told = asyncio.Event()
 
     def look(self) -> None:
@@ -190,16 +184,16 @@ class _Watch:
         path, load = self._path, self._load
         if path is None or load is None:
             return
-        loaded = before = _stamp(path)
+        before = self._loaded
         while True:
-            await _within(_POLL_S, self._told.wait())
+            await _within(_POLL_S, self._told)
             stamp = _stamp(path)
             # An editor may still be writing: what changed must have rested for a look.
-            changed = stamp not in {None, loaded} and stamp == before
+            changed = stamp not in {None, self._loaded} and stamp == before
             before = stamp
             if self._told.is_set() or changed:
                 self._told.clear()
-                loaded = stamp
+                self._loaded = stamp
                 await self._reload(path, load)
 
     async def _reload(self, path: Path, load: Callable[[Path], Config]) -> None:
