@@ -33,6 +33,7 @@ __all__ = [
     "enter",
     "look_again",
     "refuse_lost",
+    "wait_us",
     "withdraw",
 ]
 
@@ -111,6 +112,11 @@ def refuse_lost(meters: Iterable[Meter], now: int) -> list[Waiter]:
             if waiter.state is not State.WAITING:
                 changed += advance(lines, now)
     return changed
+
+
+def wait_us(waiter: Waiter, now: int) -> int:
+    """Return the least wait of a call as things stand, in a line or before one."""
+    return max((delay for _, delay in _lacking(waiter, now)), default=0)
 
 
 def _lacking(waiter: Waiter, now: int) -> list[tuple[Meter, int]]:

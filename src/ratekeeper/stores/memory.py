@@ -20,7 +20,7 @@ from ratekeeper.core import line
 from ratekeeper.core.decision import LimitStatus, never_possible, status_of
 from ratekeeper.core.learning import blamed, match
 from ratekeeper.core.limits import CONCURRENT
-from ratekeeper.core.line import State, Waiter
+from ratekeeper.core.line import Priority, State, Waiter
 from ratekeeper.core.slots import Gate, Slots
 from ratekeeper.errors import ConfigError, StoreUnavailable
 from ratekeeper.runtime.clock import MonotonicClock, Steady
@@ -144,6 +144,45 @@ class MemoryStore:
                         return None
                     at += 1
                 if scope.learns:
+                    return meters, now, _gone(meters, costs, now)
+                at = 0
+                for meter in meters:
+                    meter.admit(costs[at], now)
+                    at += 1
+                return meters, now, None
+            finally:
+                self._busy = False
+
+    def take_all(
+        self, targets: Sequence[Target], costs: Sequence[int]
+    ) -> tuple[Sequence[Meter], int, Waiter | None] | None:
+        """Grant several keys together now, if nothing stands in the way of any.
+
+        Like `take`; None as well where a key is new, or named twice: the line makes
+        keys, and says what is wrong.
+        """
+        if len({*targets}) != len(targets):
+            return None
+        if self._busy:
+            self._let_finish()
+        with self._lock:
+            self._busy = True
+            try:
+                now = self._now()
+                meters: list[Meter] = []
+                learns = False
+                for scope, key in targets:
+                    row = scope.rows.get(key)
+                    if row is None:
+                        return None
+                    meters += row
+                    learns = learns or scope.learns
+                at = 0
+                for meter in meters:
+                    if meter.attention or meter.wait_us(costs[at], now):
+                        return None
+                    at += 1
+                if learns:
                     return meters, now, _gone(meters, costs, now)
                 at = 0
                 for meter in meters:
@@ -377,10 +416,30 @@ class MemoryStore:
         """Describe the limits of a key; reading changes nothing."""
         with self._lock:
             now = self._now()
-            meters = scope.rows.get(key)
-            if meters is None:
-                meters = tuple(rule.meter(now) for rule in scope.rules)
+            meters = _row(scope, key, now)
             return [status_of(meter, now) for meter in meters if meter.is_known]
+
+    def room(
+        self,
+        targets: Sequence[Target],
+        costs: Sequence[int],
+        *,
+        priority: int = Priority.NORMAL,
+        flow: str = "",
+    ) -> tuple[int, float]:
+        """Return how long such a call would wait now, and how full its limits are.
+
+        The wait is that of the limit that holds it up longest, its line included,
+        `NEVER` where none would do; of the limits' uses the largest share. Reading
+        changes nothing.
+        """
+        waiter = Waiter(costs, priority=priority, flow=flow)
+        with self._lock:
+            now = self._now()
+            meters = [m for scope, key in targets for m in _row(scope, key, now)]
+            waiter.arrive(meters, now, next(self._seq))
+            fullness = max((meter.fullness(now) for meter in meters), default=0.0)
+            return line.wait_us(waiter, now), fullness
 
     def _start_anew(self) -> bool:
         """Begin empty in a forked child; says whether there was anything."""
@@ -389,6 +448,12 @@ class MemoryStore:
         self._later.clear()
         self._waiting = 0
         return self._keys.clear()
+
+
+def _row(scope: Scope, key: str, now: int) -> Sequence[Meter]:
+    """Return the meters of a key to look at; one not kept is as it would begin."""
+    row = scope.rows.get(key)
+    return tuple(rule.meter(now) for rule in scope.rules) if row is None else row
 
 
 # The steps of the line, each under the lock; they return whom to tell.
