@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ratekeeper.gateway.http import Bounds, Listener
+from ratekeeper.gateway.listener import Bounds, Listener
 from ratekeeper.gateway.run import serving
 from tests.gateway.stand_in import Caller, StandIn, ends_with
 

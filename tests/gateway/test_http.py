@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ratekeeper.gateway.http import Bounds
+from ratekeeper.gateway.listener import Bounds
 from ratekeeper.gateway.run import serving
 from tests.gateway.stand_in import Caller, StandIn, ends_with
 
@@ -322,3 +322,46 @@ def test_a_header_with_a_line_end_in_it_is_never_sent(
     assert [500] == statuses(answer)
     assert b"cookie" not in answer
     assert "RuntimeError" in caplog.text
+
+
+H2C = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AA\r\n"
+OFFERED = {
+    "nothing": (b"\r\n", b""),
+    "a length": (
+        b"Content-Length: 26\r\n\r\nGET /smuggled HTTP/1.1\r\n\r\n",
+        b"GET /smuggled HTTP/1.1\r\n\r\n",
+    ),
+    "chunks": (
+        b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+        b"hello",
+    ),
+}
+
+
+@pytest.mark.parametrize("cut", [1, 40, 1000])
+@pytest.mark.parametrize(("rest", "body"), OFFERED.values(), ids=OFFERED)
+def test_an_offer_to_speak_another_protocol_is_passed_over(
+    usual: tuple[StandIn, str], rest: bytes, body: bytes, cut: int
+) -> None:
+    app, url = usual
+    del app.bodies[:], app.calls[:]
+    request = POST + H2C + rest + NEXT
+    with Caller(url) as caller:
+        for at in range(0, len(request), cut):
+            caller.send(request[at : at + cut])
+        answer = caller.read(ends_with(b"/next "))
+
+    assert [200, 200] == statuses(answer)
+    assert ["/echo", "/next"] == [call["path"] for call in app.calls]
+    assert [body, b""] == app.bodies
+
+
+def test_an_offer_of_another_protocol_may_have_a_bad_body(
+    usual: tuple[StandIn, str],
+) -> None:
+    _, url = usual
+    with Caller(url) as caller:
+        head = POST + H2C + b"Transfer-Encoding: chunked\r\n\r\n"
+        answer = caller.send(head + b"zz\r\n" + NEXT).read()
+
+    assert [400] == statuses(answer)

@@ -12,31 +12,24 @@ trailers to the headers, and write a 400 into the midst of an answer.
 from __future__ import annotations
 
 import collections
-import dataclasses
 import enum
-import json
 import math
 import urllib.parse
-from email.utils import formatdate
 from typing import TYPE_CHECKING, Any
 
 import httptools
-import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-from uvicorn.server import ServerState
 
-from ratekeeper.gateway.exchange import MOST_HELD, Exchange, Wire, log
+from ratekeeper.gateway.exchange import MOST_HELD, Exchange
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import MutableMapping
 
-    from ratekeeper.gateway.exchange import App
+    import uvicorn
 
-__all__ = ["Bounds", "Listener", "Protocol", "Wire"]
+    from ratekeeper.gateway.listener import Listener
 
-SWEEP_S = 0.5  # deadlines are looked at this often: one timer for all connections
-_REPORT_S = 60.0
 _METHODS = frozenset(
     {b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"}
 )
@@ -55,26 +48,6 @@ _ONCE = {
 _ASGI = {"version": "3.0", "spec_version": "2.3"}
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Bounds:
-    """How long, how much and how many a caller may be; seconds and bytes."""
-
-    head_s: float = 10.0  # for a whole head, from its first byte or the connection on
-    body_s: float = 30.0  # for the next `least_body` bytes of a body
-    idle_s: float = 75.0  # between two requests
-    write_s: float = 30.0  # for reading on, where what is sent has come to a halt
-    linger_s: float = 2.0  # for reading the last answer
-    most_head: int = 32 * 1024
-    most_headers: int = 100
-    most_url: int = 8 * 1024
-    least_body: int = 1024
-    most_unread: int = 64 * 1024  # of a body, once it is answered
-    most_unsent: int = 32 * 1024  # of an answer, beside what the kernel holds
-    most_ahead: int = 16  # requests sent before the first of them is answered
-    most_connections: int = 10_000
-    most_refused: int = 1_000  # connections beyond those that are told so
-
-
 class Awaits(enum.Enum):
     """What a connection waits for, and so what its deadline means."""
 
@@ -87,97 +60,6 @@ class Awaits(enum.Enum):
 
 class Refused(Exception):
     """Stops the parser where a request is found to be wrong."""
-
-
-class Listener(ServerState):
-    """What all connections of one app share: bounds, clock, and who is there."""
-
-    def __init__(
-        self, app: App, loop: asyncio.AbstractEventLoop, bounds: Bounds | None = None
-    ) -> None:
-        super().__init__()
-        self.app = app
-        self.loop = loop
-        self.bounds = bounds or Bounds()
-        self.date = b""
-        self.open: set[Protocol] = set()
-        self.is_draining = False
-        self._refused: collections.Counter[str] = collections.Counter()
-        self._reported_at = loop.time()
-        self._timer: asyncio.TimerHandle | None = None
-        self._config = uvicorn.Config(
-            app,
-            interface="asgi3",
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            proxy_headers=False,
-            server_header=False,
-        )
-        self._config.load()
-
-    def protocol(self) -> Protocol:
-        """Make the protocol of one connection, as `create_server` wants it."""
-        return Protocol(self._config, self, {}, self.loop)
-
-    def start(self) -> None:
-        """Look at deadlines from now on, until `close`."""
-        self.date = b"date: " + formatdate(usegmt=True).encode() + b"\r\n"
-        self._timer = self.loop.call_later(self._interval, self.start)
-        self.sweep()
-
-    @property
-    def _interval(self) -> float:
-        bounds = self.bounds
-        shortest = min(bounds.head_s, bounds.body_s, bounds.write_s, bounds.linger_s)
-        return min(SWEEP_S, shortest / 4)
-
-    def sweep(self) -> None:
-        """End what is late, and sum up what was refused in the last minute."""
-        now = self.loop.time()
-        for connection in tuple(self.open):
-            if connection.until <= now:
-                connection.late()
-            if connection.stuck_at <= now:
-                connection.halted()
-        if now - self._reported_at >= _REPORT_S:
-            self._reported_at = now
-            self._report()
-
-    def refused(self, why: str) -> None:
-        """Count a request that was no good HTTP: one line a minute tells of them."""
-        self._refused[why] += 1
-
-    def _report(self) -> None:
-        if not self._refused:
-            return
-        total = self._refused.total()
-        told = ", ".join(f"{n} x {why}" for why, n in self._refused.most_common())
-        self._refused.clear()
-        log.warning("%d requests refused as bad HTTP: %s", total, told)
-
-    @property
-    def open_answers(self) -> int:
-        """How many calls are not answered in full."""
-        return sum(connection.is_busy for connection in self.open)
-
-    def drain(self) -> None:
-        """Answer what has come, end what is silent; no answer is cut."""
-        self.is_draining = True
-        for connection in tuple(self.open):
-            connection.shutdown()
-
-    def cut(self) -> None:
-        """End every connection where it stands."""
-        for connection in tuple(self.open):
-            connection.transport.abort()
-
-    def close(self) -> None:
-        """Look at no deadline any longer."""
-        if self._timer is not None:
-            self._timer.cancel()
-        self._report()
 
 
 class Protocol(HttpToolsProtocol):
@@ -201,6 +83,7 @@ class Protocol(HttpToolsProtocol):
         self.parting = b""  # what is said when all requests before it are answered
         self.why = (400, "this is no HTTP request")
         self.in_head = False
+        self.is_offered = False  # another protocol, by the request that comes in
         self.unread = 0  # bytes of which nothing has come yet
         self.head_left = 0
         self.once = 0
@@ -311,12 +194,26 @@ class Protocol(HttpToolsProtocol):
         if self.awaits is Awaits.NEXT:
             self._await(Awaits.HEAD, self.bounds.head_s)
         try:
-            self.parser.feed_data(data)
+            self._feed(data)
         except httptools.HttpParserError:
             self.refuse(*self.why)
         else:
             if self.unread > self.bounds.most_head:
                 self.refuse(431, "the head of the request is too large")
+
+    def _feed(self, data: bytes) -> None:
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as found:
+            # Java's client offers HTTP/2 so. The offer is not taken, which HTTP allows;
+            # but the parser takes it, and would read the body as another protocol.
+            self.is_offered = False
+            self.parser = httptools.HttpRequestParser(_Retold(self))
+            framing = b"transfer-encoding: chunked"
+            if not self.once & _ENCODING:
+                framing = b"content-length: %d" % self.length
+            self.parser.feed_data(b"POST / HTTP/1.1\r\n" + framing + b"\r\n\r\n")
+            self._feed(data[found.args[0] :])
 
     def _fail(self, status: int, why: str) -> None:
         self.why = (status, why)
@@ -360,6 +257,7 @@ class Protocol(HttpToolsProtocol):
         """Hand the request to the app, or let it wait for those before it."""
         self.unread = 0
         self.in_head = False
+        self.is_offered = self.parser.should_upgrade()
         version = self.parser.get_http_version()
         method = self.parser.get_method()
         self._check(version, method)
@@ -416,8 +314,6 @@ class Protocol(HttpToolsProtocol):
             self._fail(400, "the target of a request is a path, from / on, in ASCII")
         if not self.once & _HOST:
             self._fail(400, "the header host is missing")
-        if self.parser.should_upgrade():
-            self._fail(400, "there is no other protocol to upgrade to")
         if self.once & _ENCODING and (self.once & _LENGTH or version == "1.0"):
             self._fail(400, "the length of the body is not clear")
         if self.latest is not None and not self.latest.keep_alive:
@@ -448,6 +344,8 @@ class Protocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """End a request."""
+        if self.is_offered:
+            return  # its body is yet to be read
         self.unread = 0
         exchange = self.latest
         assert exchange is not None
@@ -495,8 +393,7 @@ class Protocol(HttpToolsProtocol):
         self.is_deaf = True
         if self.latest is not None and not self.latest.keep_alive:
             return  # it was to be the last anyway, and what follows it is nobody's
-        self.listener.refused(f"{status}, {why}")
-        self.parting = _reply(status, why)
+        self.parting = self.listener.refused(status, why)
         self._drop_unfinished()
         if self.answering is None and not self.transport.is_closing():
             self.transport.write(self.parting)
@@ -532,24 +429,28 @@ class Protocol(HttpToolsProtocol):
             self.transport.write_eof()
 
 
-def _reply(status: int, why: str) -> bytes:
-    kind = "server_error" if status >= 500 else "invalid_request_error"  # noqa: PLR2004
-    error = {"message": why[0].upper() + why[1:] + ".", "type": kind, "code": None}
-    body = json.dumps({"error": error}).encode()
-    head = (
-        f"HTTP/1.1 {status} {_PHRASES[status]}\r\n"
-        "content-type: application/json\r\n"
-        f"content-length: {len(body)}\r\n"
-        "connection: close\r\n\r\n"
-    )
-    return head.encode() + body
+class _Retold:
+    """Callbacks for a parser that is told a head again, to read what comes after."""
 
+    def __init__(self, connection: Protocol) -> None:
+        self._connection = connection
+        self._is_known = True
+        self.on_body = connection.on_body
+        self.on_message_complete = connection.on_message_complete
 
-_PHRASES = {
-    400: "Bad Request",
-    405: "Method Not Allowed",
-    408: "Request Timeout",
-    414: "URI Too Long",
-    431: "Request Header Fields Too Large",
-    503: "Service Unavailable",
-}
+    def on_message_begin(self) -> None:
+        if not self._is_known:
+            self._connection.on_message_begin()
+
+    def on_url(self, url: bytes) -> None:
+        if not self._is_known:
+            self._connection.on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self._is_known:
+            self._connection.on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        if not self._is_known:
+            self._connection.on_headers_complete()
+        self._is_known = False

@@ -18,7 +18,7 @@ import threading
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ratekeeper.errors import ConfigError, RatekeeperError
-from ratekeeper.gateway.http import Bounds, Listener
+from ratekeeper.gateway.listener import Bounds, Listener
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, MutableMapping
