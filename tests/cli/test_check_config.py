@@ -71,7 +71,9 @@ def test_the_gateway_s_part_is_told_line_by_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("HOLYSHEEP_API_KEY", raising=False)
-    text = GOOD.replace("}]}}", "}], models: {gpt*: [9 rpm]}}}") + (
+    text = GOOD.replace(
+        "}]}}", "}, {api_key: 'env:RK_B', tier: 1}], models: {gpt*: [9 rpm]}}}"
+    ) + (
         "fallbacks: {gpt-4o: [openai/gpt-4o, holysheep/gpt-4o]}\n"
         "teams: {search: {limits: [$50/day], weight: 3}}\n"
         "client_keys:\n"
@@ -83,6 +85,9 @@ def test_the_gateway_s_part_is_told_line_by_line(
     assert 0 == code
     assert [
         "openai: 5 rpm; RK_A (not set)",
+        "openai: learned; RK_B (not set)",
+        "  gpt-5.4, gpt-5.4-20*: 500 rpm, 500k tpm",
+        "  text-embedding-3-small: 3000 rpm, 1M tpm",
         "holysheep: learned; HOLYSHEEP_API_KEY (not set)",
         "openai, models gpt*: 9 rpm",
         "fallbacks of gpt-4o: openai/gpt-4o, holysheep/gpt-4o",

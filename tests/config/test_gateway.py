@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
 
+import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from ratekeeper.config.checks import check
 from ratekeeper.config.default import from_environment
+from ratekeeper.config.findings import Findings
 from ratekeeper.config.load import limits_of, load, missing_variables
-from ratekeeper.config.model import Account
+from ratekeeper.config.model import Account, Config
 from ratekeeper.config.tiers import presets_by_model
 from ratekeeper.errors import ConfigError
 
@@ -314,3 +320,65 @@ def test_keys_in_the_environment_are_accounts_that_learn() -> None:
 )
 def test_without_a_usable_key_there_is_no_config(environ: dict[str, str]) -> None:
     assert from_environment(environ) is None
+
+
+WORDS = st.sampled_from(
+    [
+        "",
+        "learned",
+        "500 rpm",
+        "$5/day",
+        "5 eur/day",
+        "20s",
+        "openai",
+        "azure/m",
+        "x://y",
+    ]
+) | st.text(max_size=12)
+ODD: st.SearchStrategy[Any] = (
+    WORDS
+    | st.integers()
+    | st.booleans()
+    | st.none()
+    | st.floats()
+    | st.just([])
+    | st.just({"limit": 7})
+)
+
+
+def _said(kind: Any) -> st.SearchStrategy[Any]:
+    """Draw what a file may say in the place of a kind: mostly right, at times odd."""
+    origin, inner = get_origin(kind), get_args(kind)
+    drawn: st.SearchStrategy[Any] = WORDS
+    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+        fields = {one.name: _said(one.type) for one in msgspec.structs.fields(kind)}
+        drawn = st.fixed_dictionaries({}, optional=fields)
+    elif origin is list:
+        drawn = st.lists(_said(inner[0]), max_size=3)
+    elif origin is dict:
+        drawn = st.dictionaries(WORDS, _said(inner[1]), max_size=3)
+    elif inner and origin is not Literal:
+        drawn = st.one_of(*(_said(one) for one in inner))
+    return st.integers(0, 19).flatmap(lambda dice: ODD if dice == 0 else drawn)
+
+
+@given(_said(Config))
+def test_any_data_fits_or_has_mistakes(data: Any) -> None:
+    findings = Findings({})
+    check(data, findings)
+    try:
+        fits = msgspec.convert(data, Config) is not None
+    except msgspec.ValidationError:
+        fits = False
+
+    assert fits or findings.mistakes()
+
+
+def test_a_name_that_only_begins_like_a_key_is_shown(tmp_path: Path) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text("skeleton-of-a-name: 1\nsk-canary-0123456789: 1\n")
+    with pytest.raises(ConfigError) as caught:
+        load(path)
+
+    assert "skeleton-of-a-name: not a known name" in str(caught.value)
+    assert "2: [key]: not a known name" in str(caught.value)

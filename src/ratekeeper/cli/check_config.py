@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from pathlib import Path
@@ -14,6 +15,18 @@ from ratekeeper.cli.main import BAD_USAGE
 if TYPE_CHECKING:
     from ratekeeper.config.load import Mistake
     from ratekeeper.config.model import Config, Limits
+    from ratekeeper.providers.presets import Preset
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class _Row:
+    """An account: its key's variable, and the limits of all models or of some."""
+
+    provider: str
+    key: str
+    is_set: bool
+    limits: tuple[str, ...]
+    by_model: tuple[Preset, ...]
 
 
 @click.command(short_help="Print what a config file sets up, or every mistake.")
@@ -45,8 +58,17 @@ def _facts(config: Config | None, mistakes: list[Mistake]) -> dict[str, Any]:
             {"line": m.line or None, "name": m.name, "text": m.text} for m in mistakes
         ],
         "accounts": [] if config is None else [
-            {"provider": name, "key": key, "set": is_set, "limits": list(limits)}
-            for name, key, is_set, limits in _accounts(config)
+            {
+                "provider": row.provider,
+                "key": row.key,
+                "set": row.is_set,
+                "limits": list(row.limits),
+                "by_model": [
+                    {"models": list(one.models), "limits": list(one.limits)}
+                    for one in row.by_model
+                ],
+            }
+            for row in _accounts(config)
         ],
         "teams": [] if config is None else [*config.teams],
         "client_keys": [] if config is None else [
@@ -60,9 +82,12 @@ def _print(config: Config) -> None:
     rows = _accounts(config)
     if not rows:
         click.echo("no mistakes, and no accounts either")
-    for name, key, is_set, limits in rows:
-        where = f"{key} ({'set' if is_set else 'not set'})" if key else "no key"
-        click.echo(f"{name}: {', '.join(limits)}; {where}")
+    for row in rows:
+        where = f"{row.key} ({'set' if row.is_set else 'not set'})"
+        name = f"{row.provider}: {', '.join(row.limits)}; "
+        click.echo(name + (where if row.key else "no key"))
+        for one in row.by_model:
+            click.echo(f"  {', '.join(one.models)}: {', '.join(one.limits)}")
     for name, provider in config.providers.items():
         for pattern, own in provider.models.items():
             click.echo(f"{name}, models {pattern}: {_said(own)}")
@@ -70,10 +95,10 @@ def _print(config: Config) -> None:
         click.echo(f"fallbacks of {model}: {', '.join(targets)}")
     for name, team in config.teams.items():
         click.echo(f"team {name}: {_said(team.limits)}; weight {team.weight}")
-    for one in config.client_keys:
-        of = f"; team {one.team}" if one.team else ""
-        until = f"; until {one.expires}" if one.expires else ""
-        click.echo(f"client key {one.name}: {_said(one.limits)}{of}{until}")
+    for key in config.client_keys:
+        of = f"; team {key.team}" if key.team else ""
+        until = f"; until {key.expires}" if key.expires else ""
+        click.echo(f"client key {key.name}: {_said(key.limits)}{of}{until}")
 
 
 def _said(limits: Limits) -> str:
@@ -87,13 +112,18 @@ def _said(limits: Limits) -> str:
     return ", ".join(texts) or "no limits"
 
 
-def _accounts(config: Config) -> list[tuple[str, str, bool, tuple[str, ...]]]:
-    """Return provider, key variable, whether it is set, and limits of each account."""
+def _accounts(config: Config) -> list[_Row]:
     from ratekeeper.config.checks import variable_of
-    from ratekeeper.config.load import limits_of
+    from ratekeeper.config.tiers import limits_of, presets_by_model
 
     return [
-        (name, key, bool(os.environ.get(key, "").strip()), limits_of(name, account))
+        _Row(
+            provider=name,
+            key=key,
+            is_set=bool(os.environ.get(key, "").strip()),
+            limits=limits_of(name, account),
+            by_model=presets_by_model(name, account),
+        )
         for name, provider in config.providers.items()
         for account in provider.accounts
         for key in [variable_of(name, provider, account)]

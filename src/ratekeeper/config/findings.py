@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 # The beginnings of keys: what follows one is not to be seen by whoever reads a terminal.
 _KEY = re.compile(
-    r"\b(?:sk|rk|hs|gsk|pk|xai|fw|tgp|AIza|ya29)[-_.]?[A-Za-z0-9_\-.]{8,}", re.ASCII
+    r"\b(?:(?:sk|rk|hs|gsk|pk|xai|fw|tgp)[-_]|AIza|ya29\.)[A-Za-z0-9_\-.]{8,}", re.ASCII
 )
 
 
