@@ -44,13 +44,17 @@ class Denied:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class LimitStatus:
-    """One limit of one key: amounts in its unit (money in its currency)."""
+    """One limit of one key: amounts in its unit (money in its currency).
+
+    `missed` counts the calls that a limit which is only watched has let through.
+    """
 
     limit: str
     used: int | Decimal
     remaining: int | Decimal
     reset_after_s: float
     waiting: int
+    missed: int = 0
 
 
 def denied(meter: Meter, wait_us: int) -> Denied:
@@ -79,4 +83,5 @@ def status_of(meter: Meter, now: int) -> LimitStatus:
         remaining=scale(meter.remaining(now)),
         reset_after_s=seconds(meter.reset_us(now)),
         waiting=0 if meter.line is None else len(meter.line),
+        missed=meter.missed,
     )

@@ -84,6 +84,8 @@ class Bucket(Meter):
         else:
             self._tat = base + cost * self._p
             self._busy_since_us = now
+        if not self.owes:
+            self._tat = min(self._tat, base + self._burst * self._p)
 
     admit = take  # charging what fits is no cheaper
 

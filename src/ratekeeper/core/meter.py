@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ratekeeper.core.learning import Learner, Mark
     from ratekeeper.core.limits import Limit
     from ratekeeper.core.line import Line
+    from ratekeeper.core.overlay import Page
 
 NEVER = 1 << 62  # the wait of a call that no wait lets through
 
@@ -22,6 +23,7 @@ class Meter:
     """The state of one limit for one key, and the gates in front of it."""
 
     exact = True  # whether a wait is known to the microsecond, refunds aside
+    owes = True  # whether what is taken above the limit is paid for later
 
     __slots__ = (
         "attention",
@@ -32,7 +34,10 @@ class Meter:
         "learner",
         "limit",
         "line",
+        "missed",
+        "missed_us",
         "pace",
+        "page",
         "paused_until_us",
         "refunds",
         "text",
@@ -49,6 +54,9 @@ class Meter:
         self.awaited = 0  # calls that wait, in this line or another, and will need it
         self.learner: Learner | None = None  # of an account's limit
         self.pace: Meter | None = None
+        self.page: Page | None = None  # where its use is written down
+        self.missed = 0  # calls let through that a limit only watched would deny
+        self.missed_us = 0  # the last of them
         self.paused_until_us = 0
         self.cold_until_us = 0  # until then the pace is kept
         # True while a line, a pause or a pace stands before the arithmetic: the direct

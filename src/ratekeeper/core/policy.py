@@ -14,16 +14,18 @@ from typing import TYPE_CHECKING
 from ratekeeper.core.gcra import Bucket
 from ratekeeper.core.learning import Learner
 from ratekeeper.core.limits import CONCURRENT, Algorithm, Limit, parse_limits
+from ratekeeper.core.overlay import Noted, laid_over
 from ratekeeper.core.paced import Paced
 from ratekeeper.core.slots import Adaptive, Gate, Slots
-from ratekeeper.core.units import CURRENCIES, HOUR, MAX_AMOUNT, MINUTE, count
+from ratekeeper.core.units import CURRENCIES, DAY, HOUR, MAX_AMOUNT, MINUTE, count
 from ratekeeper.core.window import FixedWindow, SlidingWindow
 from ratekeeper.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Container, Iterable, Mapping, Sequence
 
     from ratekeeper.core.meter import Meter
+    from ratekeeper.core.overlay import Page
 
 LEARNED = "learned"  # said instead of limits: they are read from headers
 FROM_REFUSALS = "learned from refusals"  # or, where headers show none, felt for
@@ -54,11 +56,27 @@ class Rule:
     guard_us: int = 0
     learns: bool = False
     is_told: bool = True  # whether the amount is known before a header shows it
+    shadow: bool = False  # decided and counted, not enforced
 
-    def meter(self, now: int) -> Meter:
-        """Build the meter of this rule for a key first seen at `now`."""
+    @property
+    def is_durable(self) -> bool:
+        """Whether its use is to outlive the process: money, and windows of days."""
+        return self.is_told and (self.limit.is_money or self.limit.window_us >= DAY)
+
+    def kind_with(self, page: Page | None) -> type[Meter]:
+        """Return the algorithm with what lies over it."""
         kind = self.kind or _METERS[self.limit.algorithm]
-        meter = kind(self.limit, guard_us=self.guard_us)
+        return laid_over(kind, noted=page is not None, shadow=self.shadow)
+
+    def meter(self, now: int, page: Page | None = None) -> Meter:
+        """Build the meter of this rule for a key first seen at `now`.
+
+        With a page, which a rule that `is_durable` has, it starts from what is there.
+        """
+        meter = self.kind_with(page)(self.limit, guard_us=self.guard_us)
+        if page is not None:
+            assert isinstance(meter, Noted)  # as its kind says
+            meter.restore(page, now)
         meter.text = self.text
         meter.refunds = self.refunds
         if self.learns and self.limit.window_us:
@@ -85,17 +103,39 @@ class Account:
 
 
 def rules_of(
-    limits: Iterable[Limit | str], account: Account | None = None
+    limits: Iterable[Limit | str],
+    account: Account | None = None,
+    *,
+    shadow: Container[int] = (),
 ) -> tuple[Rule, ...]:
     """Parse the limits of a policy: our own, or those of a provider's account.
 
-    "learned" stands for those that the account's answers show.
+    "learned" stands for those that the account's answers show. `shadow` holds the
+    places of those that are only watched: decided and counted, not enforced.
     """
     limits = tuple(limits)
     words = [x for x in limits if isinstance(x, str) and means_learned(x)]
     if words:
-        rest = tuple(x for x in limits if x not in words)
-        return (*_learned(words, account), *(rules_of(rest, account) if rest else ()))
+        if any(at in shadow and x in words for at, x in enumerate(limits)):
+            msg = f"'{LEARNED}' has no shadow: say the limits that are to be watched"
+            raise ConfigError(msg)
+        rest = [at for at, x in enumerate(limits) if x not in words]
+        if not rest:
+            return _learned(words, account)
+        watched = [place for place, at in enumerate(rest) if at in shadow]
+        told = rules_of([limits[at] for at in rest], account, shadow=watched)
+        return (*_learned(words, account), *told)
+    rules = _told(limits, account)
+    return tuple(
+        dataclasses.replace(rule, shadow=True, cold=False, learns=False)
+        if at in shadow
+        else rule
+        for at, rule in enumerate(rules)
+    )
+
+
+def _told(limits: Sequence[Limit | str], account: Account | None) -> tuple[Rule, ...]:
+    """Return the rules of limits whose amounts are said."""
     said = tuple(x if isinstance(x, Limit) else Limit.parse(x) for x in limits)
     if account is None:
         resolved = parse_limits(said)

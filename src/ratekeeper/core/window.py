@@ -82,12 +82,12 @@ class SlidingWindow(Meter):
         if now >= self._leaves_us:
             self._expire(now)
         room = self.limit.amount - self._total
-        if cost > room:
+        if cost > room and self.owes:
             room = max(0, room)
             self._owe(cost - room)
             cost = room
         if cost:
-            self.admit(cost, now)
+            SlidingWindow.admit(self, cost, now)
 
     def admit(self, cost: int, now: int) -> None:
         """Charge what `wait_us` has just said fits at this same instant."""
@@ -184,7 +184,7 @@ class SlidingWindow(Meter):
         paid = min(self._debt, self.limit.amount - self._total)
         if paid > 0:
             self._owe(-paid)
-            self.admit(paid, now)
+            SlidingWindow.admit(self, paid, now)  # no charge that an overlay counts
 
     def freed_us(self, over: int, now: int) -> int:
         """Return how long until `over` units have left the window for the last time.
@@ -322,6 +322,8 @@ class FixedWindow(Meter):
         if now >= self._end_us - self.guard_us:
             self._late += cost
 
+    admit = take  # charging what fits is no cheaper
+
     def back(
         self, cost: int, taken_us: int, now: int, counted_us: int | None = None
     ) -> None:
@@ -378,7 +380,8 @@ class FixedWindow(Meter):
         amount = self.limit.amount
         index = index_of(self.limit, now)
         gone = index - self._index
-        left = max(self._used - amount, self._late) - (gone - 1) * amount
+        over = self._used - amount if self.owes else 0
+        left = max(over, self._late) - (gone - 1) * amount
         self._used = max(0, left)
         self._late = 0
         self._index = index
