@@ -86,6 +86,7 @@ def test_a_watched_limit_counts_all_that_was_used_of_a_window() -> None:
 
     assert 27_000_000_000 == meter.used(START)
     assert 0 == meter.remaining(START)
+    assert 0 == meter.fullness(START)
     assert 2 == meter.missed
 
 

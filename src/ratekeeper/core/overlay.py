@@ -86,6 +86,11 @@ class Shadow(Meter):
         del ahead, cost, now
         return 0
 
+    def fullness(self, now: int) -> float:
+        """Return 0: it is no reason to go elsewhere."""
+        del now
+        return 0.0
+
     def admit(self, cost: int, now: int) -> None:
         """Charge all of it, and count it as missed where the limit would have denied."""
         if super().never(cost) or super().wait_us(cost, now):

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from ratekeeper.core.meter import Meter
     from ratekeeper.core.policy import Rule
+    from ratekeeper.stores.journal import Journal
 
 Target = tuple["Scope", str]  # whose limits, and which key
 
@@ -39,11 +40,12 @@ class Scope:
 class Keys:
     """The keys of a store's scopes, at most so many."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, journal: Journal | None = None) -> None:
         if most < 1:
             msg = "max_keys: expected at least 1"
             raise ConfigError(msg)
         self._most = most
+        self._journal = journal
         self._hand = 0
         self.kept: list[Target] = []
 
@@ -54,13 +56,27 @@ class Keys:
             if not isinstance(key, str):
                 msg = f"key= is a string, not {type(key).__name__}"
                 raise TypeError(msg)
-            row = tuple(rule.meter(now) for rule in scope.rules)
+            row = self._made(scope, key, now)
             if len(self.kept) < self._most:
                 self.kept.append((scope, key))
             else:
                 self.kept[self._forget_one(now)] = scope, key
             scope.rows[key] = row
         return row
+
+    def look(self, scope: Scope, key: str, now: int) -> tuple[Meter, ...]:
+        """Return the meters of a key, or such as it would have: none are kept."""
+        row = scope.rows.get(key)
+        return self._made(scope, key, now) if row is None else row
+
+    def _made(self, scope: Scope, key: str, now: int) -> tuple[Meter, ...]:
+        return tuple(self.meter(rule, scope, key, now) for rule in scope.rules)
+
+    def meter(self, rule: Rule, scope: Scope, key: str, now: int) -> Meter:
+        """Make the meter of one rule for a key, with what the journal has of it."""
+        if self._journal is None or not scope.name or not rule.is_durable:
+            return rule.meter(now)
+        return rule.meter(now, self._journal.page(scope.name, key, rule.limit))
 
     def _forget_one(self, now: int) -> int:
         """Forget the key that holds least of the next few; never one at its limit.

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from ratekeeper.core.policy import Rule
     from ratekeeper.core.reading import Reading
     from ratekeeper.runtime.clock import Clock
+    from ratekeeper.stores.journal import Journal
     from ratekeeper.stores.keys import Target
 
     Step = Callable[..., list[Waiter]]  # its last argument is the time
@@ -44,7 +45,8 @@ _TURNS = 100  # given to whoever is under the lock before sleeping on it
 class MemoryStore:
     """State in this process, shared by everything that is given this store.
 
-    `max_keys` and `max_waiting` bound its memory.
+    `max_keys` and `max_waiting` bound its memory. With a journal, the use of durable
+    limits in scopes that have a name outlives the process.
     """
 
     def __init__(
@@ -53,11 +55,12 @@ class MemoryStore:
         clock: Clock | None = None,
         max_keys: int = 100_000,
         max_waiting: int = 100_000,
+        journal: Journal | None = None,
     ) -> None:
         if max_waiting < 1:
             msg = "max_waiting: expected at least 1"
             raise ConfigError(msg)
-        self._keys = Keys(max_keys)
+        self._keys = Keys(max_keys, journal)
         self.clock = MonotonicClock() if clock is None else Steady(clock)
         self._now = self.clock.now_us
         # Reentrant, and `_moving` says that a line is being moved: the garbage
@@ -416,7 +419,7 @@ class MemoryStore:
         """Describe the limits of a key; reading changes nothing."""
         with self._lock:
             now = self._now()
-            meters = _row(scope, key, now)
+            meters = self._keys.look(scope, key, now)
             return [status_of(meter, now) for meter in meters if meter.is_known]
 
     def room(
@@ -436,7 +439,9 @@ class MemoryStore:
         waiter = Waiter(costs, priority=priority, flow=flow)
         with self._lock:
             now = self._now()
-            meters = [m for scope, key in targets for m in _row(scope, key, now)]
+            meters = [
+                m for scope, key in targets for m in self._keys.look(scope, key, now)
+            ]
             waiter.arrive(meters, now, next(self._seq))
             fullness = max((meter.fullness(now) for meter in meters), default=0.0)
             return line.wait_us(waiter, now), fullness
@@ -448,12 +453,6 @@ class MemoryStore:
         self._later.clear()
         self._waiting = 0
         return self._keys.clear()
-
-
-def _row(scope: Scope, key: str, now: int) -> Sequence[Meter]:
-    """Return the meters of a key to look at; one not kept is as it would begin."""
-    row = scope.rows.get(key)
-    return tuple(rule.meter(now) for rule in scope.rules) if row is None else row
 
 
 # The steps of the line, each under the lock; they return whom to tell.
