@@ -1,0 +1,114 @@
+"""Fields: which headers go on to a provider, and which come back to a caller.
+
+It drops what belongs to one connection (RFC 9110, 7.6.1), what proves who the caller
+is, and what tells whose account answered; everything else passes as it is. Pure.
+Names are in lower case, as ASGI and the pool have them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from ratekeeper.gateway.reply import Header
+
+_HOPS = frozenset(
+    [
+        b"connection",
+        b"keep-alive",
+        b"proxy-authenticate",
+        b"proxy-authentication-info",
+        b"proxy-authorization",
+        b"proxy-connection",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+    ]
+)
+_STAYS = _HOPS | {
+    # the caller's own proof of who it is
+    b"api-key",
+    b"authorization",
+    b"cookie",
+    b"x-api-key",
+    b"x-goog-api-key",
+    # of the way to the gateway, not of the way beyond
+    b"accept-encoding",  # what comes back is read on its way
+    b"content-length",
+    b"expect",
+    b"forwarded",
+    b"host",
+    b"via",
+    b"x-real-ip",
+    # the account decides
+    b"openai-organization",
+    b"openai-project",
+    b"x-goog-user-project",
+}
+_STAYS_WHERE = (b"proxy-", b"x-forwarded-", b"x-ratekeeper-", b"cf-", b"x-amz-security")
+
+_HIDDEN = _HOPS | {
+    b"content-length",  # whoever sends the body knows it
+    b"date",
+    b"server",
+    b"via",
+    # of the provider's own site
+    b"alt-svc",
+    b"nel",
+    b"report-to",
+    b"set-cookie",
+    b"strict-transport-security",
+    # whose account it is
+    b"anthropic-organization-id",
+    b"anthropic-workspace-id",
+    b"openai-organization",
+    b"openai-project",
+    # the account's limits; `retry-after` is about this very call, and passes
+    b"x-endpoint-monthly-call-limit",
+}
+_HIDDEN_WHERE = (
+    b"anthropic-fast-",
+    b"anthropic-priority-",
+    b"anthropic-ratelimit-",
+    b"cf-",
+    b"proxy-",
+    b"ratelimit",
+    b"x-ratekeeper-",
+    b"x-ratelimit",
+    b"x-tokenlimit-",
+    b"x-trial-endpoint-call-",
+)
+_CONNECTION = b"connection"
+
+
+def onward(headers: Iterable[Header]) -> list[Header]:
+    """Return those of a call's headers that go on to the provider."""
+    return _passed(headers, _STAYS, _STAYS_WHERE)
+
+
+def forwarded(headers: Iterable[Header]) -> list[Header]:
+    """Return those of an answer's headers that its caller sees."""
+    return _passed(headers, _HIDDEN, _HIDDEN_WHERE)
+
+
+def _passed(
+    headers: Iterable[Header], dropped: frozenset[bytes], starts: tuple[bytes, ...]
+) -> list[Header]:
+    passed = []
+    named = None
+    for field in headers:
+        name = field[0]
+        if not name.islower():
+            name = name.lower()
+        if name in dropped:
+            if name == _CONNECTION:
+                named = field[1] if named is None else named + b"," + field[1]
+        elif not name.startswith(starts):
+            passed.append((name, field[1]))
+    if named is None:
+        return passed
+    hops = {word.strip().lower() for word in named.split(b",")}
+    return [field for field in passed if field[0] not in hops]
