@@ -63,6 +63,10 @@ class StandIn:
             await _answer(send, b"early", 413)
         elif path == "/fail":
             raise ValueError(asked["key"])
+        elif path in _ENDS:
+            await _begin(send, 20)
+            await send({"type": "http.response.body", "body": b"1", "more_body": True})
+            await _ENDS[path](scope["ratekeeper.wire"], send)
         elif path == "/bad-header":
             await _answer(send, b"", name=b"x-it", value=b"a\r\nset-cookie: b")
         elif path == "/readyz":
@@ -114,6 +118,42 @@ async def _answer(
     headers = [(name, value), (b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
+
+
+async def _begin(send: Any, length: int) -> None:
+    headers = [(b"content-length", str(length).encode())]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+
+
+async def _fail(wire: Any, send: Any) -> None:
+    raise ValueError
+
+
+async def _say_less(wire: Any, send: Any) -> None:
+    await send({"type": "http.response.body", "body": b"2"})
+
+
+async def _say_more(wire: Any, send: Any) -> None:
+    await send({"type": "http.response.body", "body": b"x" * 20})
+
+
+async def _cut(wire: Any, send: Any) -> None:
+    wire.cut()
+    await send({"type": "http.response.body", "body": b"x" * 19})
+
+
+async def _leave_off(wire: Any, send: Any) -> None:
+    pass
+
+
+# Ways to end an answer that has begun, none of them good.
+_ENDS = {
+    "/fails-late": _fail,
+    "/says-less": _say_less,
+    "/says-more": _say_more,
+    "/cuts": _cut,
+    "/leaves-off": _leave_off,
+}
 
 
 class Caller:

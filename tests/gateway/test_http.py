@@ -365,3 +365,28 @@ def test_an_offer_of_another_protocol_may_have_a_bad_body(
         answer = caller.send(head + b"zz\r\n" + NEXT).read()
 
     assert [400] == statuses(answer)
+
+
+@pytest.mark.parametrize(
+    "path", [b"fails-late", b"says-less", b"says-more", b"cuts", b"leaves-off"]
+)
+def test_an_answer_that_breaks_off_is_seen_to_be_broken(
+    usual: tuple[StandIn, str], path: bytes
+) -> None:
+    _, url = usual
+    with Caller(url) as caller:
+        answer = caller.send(NEXT.replace(b"next", path) + NEXT).read()
+
+    assert b"content-length: 20\r\n" in answer
+    assert answer.endswith(b"\r\n\r\n1")
+
+
+def test_a_new_connection_is_served_after_all_of_that(
+    usual: tuple[StandIn, str],
+) -> None:
+    _, url = usual
+    with Caller(url) as caller:
+        answer = caller.send(NEXT + NEXT).read(lambda data: data.count(b"/next ") > 1)
+
+    assert [200, 200] == statuses(answer)
+    assert 2 == answer.count(b"date: ")

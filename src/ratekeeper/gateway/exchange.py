@@ -48,7 +48,8 @@ class Wire:
     """What an app may know of the connection of its call: `scope["ratekeeper.wire"]`.
 
     `on_gone` is called at once, in the loop, when the caller is lost before the answer
-    is complete. Whoever sets it late looks at `is_gone` afterwards.
+    is complete. Whoever sets it late looks at `is_gone` afterwards. While more than
+    `MOST_HELD` bytes of a body are not received, nobody reads on and so nobody is gone.
     """
 
     __slots__ = ("expects_continue", "is_gone", "on_gone")

@@ -33,6 +33,8 @@ log = logging.getLogger("ratekeeper.gateway")
 _BACKLOG = 2048  # connections that wait to be accepted
 _SEND_BUFFER = 64 * 1024  # bytes the kernel may hold of an answer nobody reads
 _FILES_BESIDE = 256  # descriptors that are no connections: the database, logs, spares
+_FILES_WANTED = (65_536, 10_240)
+_LEAST_CONNECTIONS = 64
 _POLL_S = 1.0  # how often the config file is looked at
 _LOOK_S = 0.05  # how often, while it drains, whether all is answered
 _LAST_S = 2.0  # for calls that were cut to end their tasks
@@ -261,12 +263,17 @@ def _url(host: str, sock: socket.socket) -> str:
 
 
 def _allow_files() -> None:
-    """Raise the number of open files to what the system lets us have."""
-    with contextlib.suppress(ImportError, ValueError, OSError):
+    """Raise the number of open files as far as the system lets us."""
+    with contextlib.suppress(ImportError):
         import resource
 
-        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        for wanted in (hard, *_FILES_WANTED):  # a Mac names no bound, but has one
+            if 0 <= wanted <= soft or soft == resource.RLIM_INFINITY:
+                return
+            with contextlib.suppress(ValueError, OSError):
+                resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+                return
 
 
 def _bounds() -> Bounds:
@@ -277,7 +284,7 @@ def _bounds() -> Bounds:
 
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         if soft != resource.RLIM_INFINITY:
-            most = max(1, min(most, (soft - _FILES_BESIDE) // 2))
+            most = max(_LEAST_CONNECTIONS, min(most, (soft - _FILES_BESIDE) // 2))
     return Bounds(most_connections=most)
 
 
