@@ -1,0 +1,70 @@
+"""Which credential a request carries: each SDK puts its key somewhere else.
+
+Pure: headers and query in, one secret out. It does not know which keys exist; whoever
+does may not tell from the place a key stood in.
+"""
+
+from __future__ import annotations
+
+import urllib.parse
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+# Anthropic's SDKs, Google's, Azure's; Authorization is everybody's.
+_BARE = frozenset([b"x-api-key", b"x-goog-api-key", b"api-key"])
+_BEARER = b"bearer"
+_AUTHORIZATION = b"authorization"
+_PARAMETER = b"key"  # of a query: Google's REST
+
+FIELDS = _BARE | {_AUTHORIZATION}  # the headers that never go upstream
+
+
+class TwoCredentials(ValueError):
+    """A request carries two different keys: which one is meant is not for us to guess."""
+
+
+def credential(headers: Iterable[tuple[bytes, bytes]], query: bytes) -> str | None:
+    """Return the one secret of a request, None where it carries none.
+
+    Names of headers are in small letters. Raises `TwoCredentials`.
+    """
+    found: bytes | None = None
+    for name, value in headers:
+        if name in _BARE:
+            given = value.strip()
+        elif name == _AUTHORIZATION:
+            scheme, _, rest = value.strip().partition(b" ")
+            given = rest.strip() if scheme.lower() == _BEARER else b""
+        else:
+            continue
+        found = _only(found, given)
+    if query:
+        for part in query.split(b"&"):
+            name, _, value = part.partition(b"=")
+            if _is_key(name):
+                given = urllib.parse.unquote_to_bytes(value.replace(b"+", b" "))
+                found = _only(found, given.strip())
+    return None if found is None else found.decode("latin-1")
+
+
+def strip_key(query: bytes) -> bytes:
+    """Return a query without its `key=`; the rest is the same bytes."""
+    if not query:
+        return query
+    return b"&".join(
+        part for part in query.split(b"&") if not _is_key(part.partition(b"=")[0])
+    )
+
+
+def _is_key(name: bytes) -> bool:
+    return urllib.parse.unquote_to_bytes(name.replace(b"+", b" ")).strip() == _PARAMETER
+
+
+def _only(found: bytes | None, given: bytes) -> bytes | None:
+    if not given:
+        return found
+    if found is not None and found != given:
+        raise TwoCredentials("two different keys in one request")
+    return given

@@ -1,0 +1,102 @@
+"""A key is found wherever an SDK puts it, and never goes upstream in the query."""
+
+from __future__ import annotations
+
+import urllib.parse
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ratekeeper.gateway.auth import TwoCredentials, credential, strip_key
+
+
+@pytest.mark.parametrize(
+    ("headers", "query"),
+    [
+        ([(b"authorization", b"Bearer rk-1")], b""),
+        ([(b"authorization", b"bearer  rk-1 ")], b""),
+        ([(b"x-api-key", b"rk-1")], b""),
+        ([(b"x-goog-api-key", b"rk-1")], b"alt=sse"),
+        ([(b"api-key", b"rk-1")], b"api-version=2024-06-01"),
+        ([], b"key=rk-1"),
+        ([], b"alt=sse&k%65y=rk%2D1"),
+        ([(b"x-api-key", b"rk-1"), (b"authorization", b"Bearer rk-1")], b"key=rk-1"),
+        ([(b"x-api-key", b""), (b"authorization", b"Bearer rk-1")], b"key="),
+        ([(b"authorization", b"Basic cms6"), (b"x-api-key", b"rk-1")], b""),
+    ],
+)
+def test_the_key_of_every_sdk_is_found(
+    headers: list[tuple[bytes, bytes]], query: bytes
+) -> None:
+    assert "rk-1" == credential(headers, query)
+
+
+@pytest.mark.parametrize(
+    ("headers", "query"),
+    [
+        ([], b""),
+        ([(b"accept", b"rk-1")], b"monkey=rk-1&keys=rk-1"),
+        ([(b"authorization", b"Basic cms6")], b""),
+        ([(b"authorization", b"Bearer")], b""),
+        ([(b"authorization", b"Bearer ")], b"key"),
+        ([(b"x-api-key", b"  ")], b"key=+%20"),
+    ],
+)
+def test_a_request_may_carry_no_key(
+    headers: list[tuple[bytes, bytes]], query: bytes
+) -> None:
+    assert credential(headers, query) is None
+
+
+@pytest.mark.parametrize(
+    ("headers", "query"),
+    [
+        ([(b"x-api-key", b"rk-1"), (b"authorization", b"Bearer rk-2")], b""),
+        ([(b"x-api-key", b"rk-1"), (b"x-api-key", b"rk-2")], b""),
+        ([(b"x-goog-api-key", b"rk-1")], b"key=rk-2"),
+        ([], b"key=rk-1&key=rk-2"),
+    ],
+)
+def test_two_different_keys_are_an_error_that_names_neither(
+    headers: list[tuple[bytes, bytes]], query: bytes
+) -> None:
+    with pytest.raises(TwoCredentials) as caught:
+        credential(headers, query)
+
+    assert "rk-" not in str(caught.value)
+
+
+PARTS = st.lists(
+    st.one_of(
+        st.tuples(
+            st.sampled_from(["key", "alt", "keys", "k", ""]), st.text(max_size=8)
+        ),
+        st.tuples(st.text(max_size=5), st.text(max_size=8)),
+    ),
+    max_size=6,
+)
+
+
+@given(PARTS)
+def test_without_its_key_a_query_says_the_rest_as_before(
+    parts: list[tuple[str, str]],
+) -> None:
+    rest = urllib.parse.urlencode([part for part in parts if part[0].strip() != "key"])
+
+    assert rest == strip_key(urllib.parse.urlencode(parts).encode()).decode()
+
+
+@given(st.binary(max_size=40))
+def test_no_key_is_left_in_any_query(query: bytes) -> None:
+    assert credential([], strip_key(query)) is None
+
+
+def test_a_query_without_a_key_keeps_its_bytes() -> None:
+    odd = b"a=%zz&&b;key=1&%ff==&c"
+
+    assert odd == strip_key(odd)
+
+
+def test_a_key_of_any_bytes_is_read() -> None:
+    assert "\xff\xfe" == credential([(b"x-api-key", b"\xff\xfe")], b"")
