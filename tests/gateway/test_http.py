@@ -16,7 +16,6 @@ from tests.gateway.stand_in import Caller, StandIn, ends_with
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-QUICK = Bounds(head_s=0.4, body_s=0.4, idle_s=0.4, write_s=0.4, linger_s=0.4)
 POST = b"POST /echo HTTP/1.1\r\nHost: x\r\n"
 NEXT = b"GET /next HTTP/1.1\r\nHost: x\r\n\r\n"
 
@@ -390,3 +389,31 @@ def test_a_new_connection_is_served_after_all_of_that(
 
     assert [200, 200] == statuses(answer)
     assert 2 == answer.count(b"date: ")
+
+
+def test_a_bad_body_behind_a_call_that_waits_is_refused_in_its_turn() -> None:
+    with serve() as (app, url), Caller(url) as caller:
+        caller.send(NEXT.replace(b"next", b"hold"))
+        assert app.entered.wait(1)
+        caller.send(POST + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n" + NEXT)
+        app.let_go_on()
+        answer = caller.read()
+
+    assert [200, 400] == statuses(answer)
+    assert ["/hold"] == [call["path"] for call in app.calls]
+
+
+def test_a_body_that_goes_on_after_its_answer_ends_the_connection() -> None:
+    bounds = Bounds(most_unread=1000, linger_s=0.2)
+    with serve(bounds) as (_, url), Caller(url) as caller:
+        head = POST.replace(b"echo", b"early") + b"Content-Length: 1000\r\n\r\n"
+        caller.send(head).read(ends_with(b"early"))
+        again = POST.replace(b"echo", b"early")
+        caller.send(b"x" * 1000 + again + b"Transfer-Encoding: chunked\r\n\r\n")
+        answer = caller.read(ends_with(b"early"))
+        caller.send(b"400\r\n" + b"x" * 1024 + b"\r\n")
+        rest = caller.read()
+
+    assert [413] == statuses(answer)
+    assert b"connection: close\r\n" in answer
+    assert b"" == rest
