@@ -1,7 +1,7 @@
 """Client keys: what each may do, and how a secret is recognised at the door.
 
 A secret is known by its keyed hash alone and is never kept; unknown, wrong and revoked
-ones cost the same work. How keys are stored is not known here.
+ones cost the same work. Where keys are stored is the business of `keystore.py`.
 """
 
 from __future__ import annotations
