@@ -120,6 +120,17 @@ def test_a_refusal_says_what_is_left_and_leaves_the_time_to_its_retry_after() ->
     assert "0" == found["x-ratelimit-remaining-requests"]
 
 
+def test_a_limit_that_is_only_watched_is_not_shown() -> None:
+    rules = rules_of(["60 rpm", "10 requests/day"], shadow=[1])
+    meters = [rule.meter(NOW) for rule in rules]
+    meters[1].take(9, NOW)
+
+    found = dict(QuotaHeaders(rules).write(meters, NOW, Dialect.OPENAI))
+
+    assert b"60" == found[b"x-ratelimit-remaining-requests"]
+    assert b'"60 requests/minute";r=60;t=0' == found[b"ratelimit"]
+
+
 @pytest.mark.parametrize("limits", [[], ["$50/day", "350 cny/month"]])
 def test_nothing_is_written_where_there_is_nothing_to_show(limits: list[str]) -> None:
     assert {} == written(limits, [0] * len(limits))

@@ -2,7 +2,8 @@
 
 In OpenAI's or Anthropic's names, as the caller's SDK reads them, and in those of the
 IETF (draft-ietf-httpapi-ratelimit-headers-10). It says nothing of the accounts behind.
-Money is in none of them: neither family has a name for it. Pure.
+Money is in none of them, since none has a name for it, and no limit that is only
+watched. Pure.
 Invariant: what is left is rounded down, waits are rounded up.
 """
 
@@ -140,7 +141,11 @@ def _units(
     """Return the units that an API has names for, and the places of their limits."""
     found = []
     for unit in known:
-        rows = tuple(at for at, rule in enumerate(rules) if rule.limit.unit == unit)
+        rows = tuple(
+            at
+            for at, rule in enumerate(rules)
+            if rule.limit.unit == unit and not rule.shadow
+        )
         if rows:
             found.append((unit.replace("_", "-").encode(), rows))
     return found
@@ -150,7 +155,7 @@ def _names(rules: Sequence[Rule]) -> list[str]:
     """Name each policy by its limit: a key's and its team's may read the same."""
     names: list[str] = []
     for rule in rules:
-        name = "" if rule.limit.is_money else rule.text
+        name = "" if rule.limit.is_money or rule.shadow else rule.text
         again = sum(one.split(" #")[0] == name for one in names)
         names.append(f"{name} #{again + 1}" if name and again else name)
     return names
