@@ -1,0 +1,178 @@
+"""The lean pool that the gateway sends through: bytes out, bytes back, nothing else.
+
+The only home of aiohttp. It follows no redirect, keeps no cookie, decodes nothing and
+reads no environment: where a call goes is decided above. Every failure is a
+`ProviderUnreachable`; `was_sent` says whether the provider may have heard of the call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+from typing import TYPE_CHECKING
+
+import aiohttp
+from multidict import CIMultiDict
+from yarl import URL
+
+from ratekeeper.errors import ProviderUnreachable
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+CONNECT_S = 10.0
+SILENCE_S = 600.0  # models that think for minutes send nothing meanwhile
+_IDLE_S = 55.0  # below the minute after which load balancers forget a connection
+_BUFFER = 64 * 1024  # bytes of an answer kept while its reader is busy, twice at most
+_KEPT_URLS = 4096
+
+_UNSENT = (
+    aiohttp.ClientConnectorError,
+    aiohttp.ConnectionTimeoutError,
+    aiohttp.ClientHttpProxyError,
+    aiohttp.InvalidURL,
+)
+_HINTS = {
+    "dns": "its name does not resolve: check base_url and the DNS",
+    "tls": "its certificate is not trusted: check base_url and the CA certificates",
+    "proxy": "the proxy did not let the call through: check proxy",
+    "refused": "nothing answers there: check base_url and the network",
+    "connect-timeout": f"no connection within {CONNECT_S:.0f} s: check the network",
+    "read-timeout": f"silent for {SILENCE_S:.0f} s",
+    "broken": "the connection broke",
+}
+
+
+class Unreached(ProviderUnreachable):
+    """No answer came; `was_sent` says whether the call may have arrived all the same."""
+
+    def __init__(self, host: str, *, reason: str, was_sent: bool) -> None:
+        super().__init__(f"{host}: {_HINTS[reason]}", reason=reason)
+        self.was_sent = was_sent
+
+
+class Answer:
+    """An answer whose head is there; its body is read as it comes."""
+
+    __slots__ = ("_host", "_response", "headers", "length", "status")
+
+    def __init__(self, response: aiohttp.ClientResponse, host: str) -> None:
+        self._response = response
+        self._host = host
+        self.status = response.status
+        self.headers = response.raw_headers
+        self.length = response.content_length
+
+    def header(self, name: str) -> str:
+        """Return one header, "" where there is none."""
+        return self._response.headers.get(name, "")
+
+    def fields(self) -> dict[str, str]:
+        """Return the headers by lower-case name; of several the last."""
+        return {name.lower(): text for name, text in self._response.headers.items()}
+
+    async def part(self) -> bytes:
+        """Return what has come since the last time, b"" at the end."""
+        try:
+            return await self._response.content.readany()
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise _unreached(error, self._host) from error
+
+    async def head(self, most: int) -> bytes:
+        """Return the first part of an error's body; what is after it is let go."""
+        parts, size = [], 0
+        with contextlib.suppress(Unreached):
+            while size < most and (part := await self.part()):
+                parts.append(part)
+                size += len(part)
+        return b"".join(parts)[:most]
+
+    async def whole(self) -> bytes:
+        """Read the body to its end; for those whose length is known and short."""
+        try:
+            return await self._response.read()
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise _unreached(error, self._host) from error
+
+    def close(self) -> None:
+        """Let go: one read to its end frees its connection, else that is closed."""
+        self._response.close()
+
+
+class Pool:
+    """Connections to providers, shared by all calls of one event loop."""
+
+    def __init__(self, *, silence_s: float = SILENCE_S) -> None:
+        connector = aiohttp.TCPConnector(
+            limit=0, keepalive_timeout=_IDLE_S, ssl=ssl.create_default_context()
+        )
+        self._session = aiohttp.ClientSession(
+            connector=connector,
+            auto_decompress=False,
+            trust_env=False,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(
+                total=None, sock_connect=CONNECT_S, sock_read=silence_s
+            ),
+            skip_auto_headers=("user-agent", "accept", "content-type"),
+            read_bufsize=_BUFFER,
+        )
+        self._urls: dict[str, URL] = {}
+
+    async def send(
+        self,
+        method: str,
+        url: str,
+        headers: Sequence[tuple[str, str]],
+        body: bytes | AsyncIterator[bytes] | None = None,
+        *,
+        proxy: str | None = None,
+    ) -> Answer:
+        """Send a call and return once the head of its answer is there."""
+        target = self._url(url)
+        try:
+            response = await self._session.request(
+                method,
+                target,
+                headers=CIMultiDict(headers),
+                data=body,
+                proxy=proxy,
+                allow_redirects=False,
+            )
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise _unreached(error, target.authority) from error
+        return Answer(response, target.authority)
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._session.close()
+        await asyncio.sleep(0)  # transports close in the next turn of the loop
+
+    def _url(self, url: str) -> URL:
+        found = self._urls.get(url)
+        if found is None:
+            if len(self._urls) >= _KEPT_URLS:
+                self._urls.clear()
+            found = self._urls[url] = URL(url, encoded=True)
+        return found
+
+
+def _unreached(error: Exception, host: str) -> Unreached:
+    """Say why no answer came: by the type of the error, never by its text."""
+    match error:
+        case aiohttp.ClientConnectorDNSError():
+            reason = "dns"
+        case aiohttp.ClientProxyConnectionError() | aiohttp.ClientHttpProxyError():
+            reason = "proxy"
+        case aiohttp.ClientSSLError():
+            reason = "tls"
+        case aiohttp.ConnectionTimeoutError():
+            reason = "connect-timeout"
+        case aiohttp.ClientConnectorError():
+            reason = "refused"
+        case TimeoutError():
+            reason = "read-timeout"
+        case _:
+            reason = "broken"
+    return Unreached(host, reason=reason, was_sent=not isinstance(error, _UNSENT))
