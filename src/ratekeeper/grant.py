@@ -159,9 +159,7 @@ class Grant:
         if waiter is not None and any(waiter.marks):
             marked = zip(waiter.meters, waiter.marks, strict=True)
             meters = [meter for meter, mark in marked if mark]
-        named = [
-            meter for meter in meters if _is_named(meter, unit, window_s)
-        ] or meters
+        named = [meter for meter in meters if is_named(meter, unit, window_s)] or meters
         rates = [
             meter
             for meter in named
@@ -253,7 +251,7 @@ class Grant:
         return f"<Grant {'open' if self._open else 'settled'}: {held}>"
 
 
-def _is_named(meter: Meter, unit: str | None, window_s: float | None) -> bool:
+def is_named(meter: Meter, unit: str | None, window_s: float | None) -> bool:
     """Say whether a provider that names a unit and a window may mean this limit."""
     if unit is not None and meter.unit != unit:
         return False

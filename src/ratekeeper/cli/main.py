@@ -22,7 +22,7 @@ from ratekeeper.errors import (
     RatekeeperError,
 )
 
-COMMANDS = ("demo", "simulate", "check-key", "check-config")
+COMMANDS = ("demo", "serve", "simulate", "check-key", "check-config")
 
 FAILED = 1
 BAD_USAGE = 2

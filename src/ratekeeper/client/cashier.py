@@ -7,11 +7,13 @@ what to write where.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from ratekeeper.client.prices import book_of, warm
+from ratekeeper.core.limits import Limit
 from ratekeeper.core.units import Nano
 from ratekeeper.errors import ConfigError, PriceUnknown
 from ratekeeper.providers.facts import Endpoint, Usage
@@ -22,7 +24,6 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     from ratekeeper.client.prices import Prices
-    from ratekeeper.core.limits import Limit
     from ratekeeper.providers.catalog import Provider
     from ratekeeper.providers.facts import RequestFacts
     from ratekeeper.providers.pricing import PriceBook
@@ -32,6 +33,8 @@ _SAFE = 125  # per cent of an input estimate; an estimate of fewer is raised to 
 # Reading a member of an Enum is no small price.
 _COUNTS, _OTHER = Endpoint.COUNT_TOKENS, Endpoint.OTHER
 _FREE = frozenset(["GET", "HEAD", "OPTIONS", "DELETE"])  # they list, show and remove
+_REPORTED = "usd"
+_DOLLARS = Limit.parse("$1/month")  # its amount is never asked for
 _LONGEST = 80  # characters of a name that is shown
 
 
@@ -99,6 +102,22 @@ class Cashier:
                 most[unit] = Nano()
                 continue
             bill[unit], most[unit] = self._priced(limit, facts, path, body)
+        return bill, most
+
+    def bill(
+        self,
+        limits: Iterable[Limit],
+        facts: RequestFacts,
+        method: str,
+        path: str,
+        body: bytes,
+    ) -> tuple[dict[str, Bill], dict[str, Nano]]:
+        """Return the same, and a bill in dollars for reports where a price is known."""
+        bill, most = self.most(limits, facts, method, path, body)
+        if _REPORTED not in most:
+            with contextlib.suppress(PriceUnknown):
+                found, _ = self.most((_DOLLARS,), facts, method, path, body)
+                bill.update(found)
         return bill, most
 
     def _priced(

@@ -90,6 +90,11 @@ class MemoryStore:
         self.update(scope, rules)
         return scope
 
+    def named(self, name: str, rules: Sequence[Rule]) -> Scope:
+        """Return the scope of a name as it is, made with these rules where it is new."""
+        with self._lock:
+            return self._scopes.setdefault(name, Scope(name, rules))
+
     def update(self, scope: Scope, rules: Sequence[Rule]) -> None:
         """Change amounts live: what was used is kept, nobody loses a place."""
         known = [rule.limit.identity for rule in scope.rules]

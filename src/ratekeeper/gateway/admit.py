@@ -1,0 +1,159 @@
+"""Admission: one grant over every limit on a call's way, all together or not at all.
+
+A `Way` is whose limits a call goes through: those of the caller's key and team, which
+are ours, then those of a model and an account, which are the provider's. What is ours
+settles by what was really used; what is the provider's, as that provider counts.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+from ratekeeper.core import plans
+from ratekeeper.core.limits import CONCURRENT
+from ratekeeper.core.line import State, Waiter
+from ratekeeper.core.policy import HOLD
+from ratekeeper.grant import Grant, is_named
+from ratekeeper.runtime import aio
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from ratekeeper.core.meter import Meter
+    from ratekeeper.gateway.ledger import Ledger
+    from ratekeeper.providers.facts import Costs
+    from ratekeeper.stores.keys import Target
+    from ratekeeper.stores.memory import MemoryStore
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Turn:
+    """How a call stands in line: its class, its flow, and how long it may wait."""
+
+    priority: int
+    flow: str
+    weight: int
+    timeout_us: int
+    again: bool = False
+
+
+class Way:
+    """Whose limits a call goes through; the first `split` of them are ours."""
+
+    __slots__ = ("is_durable", "money", "split", "targets", "theirs")
+
+    def __init__(self, ours: Sequence[Target], theirs: Sequence[Target]) -> None:
+        self.targets = (*ours, *theirs)
+        self.theirs = tuple(theirs)
+        rules = [rule for scope, _ in self.targets for rule in scope.rules]
+        self.split = sum(len(scope.rules) for scope, _ in ours)
+        self.money = tuple(rule.limit for rule in rules if rule.limit.is_money)
+        self.is_durable = any(rule.is_durable for rule in rules)
+
+    def costs(self, ours: Costs, theirs: Costs, money: Mapping[str, int]) -> list[int]:
+        """Return what a call takes from each limit of its way.
+
+        As a precaution no more is held than a limit ever holds, but never less than is
+        charged: a call that cannot be admitted is refused here.
+        """
+        costs, at = [], 0
+        for scope, key in self.targets:
+            row = scope.rows.get(key)
+            for place, rule in enumerate(scope.rules):
+                limit = rule.limit if row is None else row[place].limit
+                unit = limit.unit
+                said = ours if at < self.split else theirs
+                if unit == CONCURRENT:
+                    costs.append(HOLD)
+                elif limit.is_money:
+                    costs.append(money[unit])
+                else:
+                    held = min(said.reserved[unit], limit.amount)
+                    costs.append(max(said.charged[unit], held))
+                at += 1
+        return costs
+
+
+class Pass(Grant):
+    """A grant over a whole way, settled in two parts."""
+
+    __slots__ = ("_split", "ours")
+
+    def __init__(
+        self,
+        store: MemoryStore,
+        way: Way,
+        taken: tuple[Sequence[Meter], Sequence[int], int, Waiter | None],
+    ) -> None:
+        super().__init__(store, *taken)
+        self._split = way.split
+        self.ours: Mapping[str, int] | None = None  # how to settle what is ours
+        self._keep_slots()
+
+    def _named(self, unit: str | None, window_s: float | None) -> Sequence[Meter]:
+        """Return the limits that a refusal speaks of: none of ours."""
+        theirs = self._meters[self._split :]
+        named = [meter for meter in theirs if is_named(meter, unit, window_s)] or theirs
+        rates = [
+            meter
+            for meter in named
+            if not meter.limit.is_money and meter.limit.unit != CONCURRENT
+        ]
+        return rates or named
+
+    def _settle(self, actual: Mapping[str, int]) -> None:
+        split = self._split
+        ours = actual if self.ours is None else self.ours
+        meters, costs, taken_us = self._meters, self._costs, self._taken_us
+        if split:
+            self._store.settle(meters[:split], costs[:split], taken_us, ours)
+        counted_us = None if self._waiter is None else self._waiter.counted_us
+        self._store.settle(meters[split:], costs[split:], taken_us, actual, counted_us)
+
+
+async def admit(
+    store: MemoryStore,
+    way: Way,
+    costs: Sequence[int],
+    turn: Turn,
+    ledger: Ledger,
+) -> Pass | Waiter:
+    """Wait in line for a pass; a refused waiter says which limit holds it up.
+
+    Raises `NeverPossible` for a call larger than a limit, `StoreUnavailable` where the
+    line is full, or what it spends cannot be kept.
+    """
+    taken = store.take_all(way.targets, costs)
+    if taken is not None:
+        meters, now, gone = taken
+        passed = Pass(store, way, (meters, costs, now, gone))
+    else:
+        waiter = await _in_line(store, way, costs, turn)
+        if waiter.state is not State.GRANTED:
+            return waiter
+        stood = (waiter.meters, waiter.costs, waiter.granted_us, waiter)
+        passed = Pass(store, way, stood)
+    if way.is_durable:
+        try:
+            await ledger.kept()
+        except BaseException:
+            passed.cancel()
+            raise
+    return passed
+
+
+async def _in_line(
+    store: MemoryStore, way: Way, costs: Sequence[int], turn: Turn
+) -> Waiter:
+    waiter = Waiter(
+        costs,
+        timeout_us=turn.timeout_us,
+        priority=turn.priority,
+        flow=turn.flow,
+        weight=turn.weight,
+        again=turn.again,
+        seat=aio.TaskSeat(store),
+    )
+    await aio.run(plans.acquire(waiter), store, way.targets)
+    return waiter

@@ -1,0 +1,188 @@
+"""The gateway as a raw ASGI app: health, and calls on their way.
+
+It owns what all calls share: the store of limits, the ledger, the pool, the roster.
+It is started and closed by whoever serves it, and reads no file.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import random
+from typing import TYPE_CHECKING, Any
+
+from ratekeeper.client.pool import Pool
+from ratekeeper.config.model import ClientKey
+from ratekeeper.core.backoff import RetryBudget
+from ratekeeper.errors import RatekeeperError
+from ratekeeper.gateway.call import Call
+from ratekeeper.gateway.intake import Held
+from ratekeeper.gateway.keys import new_secret
+from ratekeeper.gateway.keystore import KeyStore
+from ratekeeper.gateway.ledger import Ledger
+from ratekeeper.gateway.observer import Observer
+from ratekeeper.gateway.roster import Roster
+from ratekeeper.stores.database import Database, path_of
+from ratekeeper.stores.journal import Journal
+from ratekeeper.stores.memory import MemoryStore
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from ratekeeper.config.model import Config
+    from ratekeeper.runtime.clock import Clock
+
+
+_log = logging.getLogger("ratekeeper.gateway")
+
+_TEND_S = 0.5  # how soon a key that was made or revoked elsewhere is heard of
+
+
+class Gateway:
+    """What `ratekeeper serve` serves."""
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        environ: Mapping[str, str] | None = None,
+        observer: Callable[[Callable[[], int]], Observer] | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self._config = config
+        self._environ = os.environ if environ is None else environ
+        self.is_draining = False
+        self.open_calls = 0
+        self.budget = RetryBudget()
+        self._draw = random.Random()  # noqa: S311 - ids of requests
+        path = path_of(config.store)
+        self._database = Database(path)
+        self._keys = KeyStore(self._database)
+        self._hasher = self._keys.hasher(self._environ)
+        self._clock = clock
+        self._journal = Journal(self._database)
+        self.store = MemoryStore(clock=clock, journal=self._journal)
+        self.now_us = self.store.now_us
+        self.observer = Observer() if observer is None else observer(self.now_us)
+        self.roster = self._compiled(config)
+        self.roster.enforce()
+        self.held = Held(self.roster.max_held)
+        self._tending: asyncio.Task[None] | None = None
+        self.pool: Pool
+        self.ledger: Ledger
+
+    def _compiled(self, config: Config) -> Roster:
+        return Roster(
+            config,
+            store=self.store,
+            hasher=self._hasher,
+            records=self._keys.records(),
+            environ=self._environ,
+        )
+
+    async def start(self) -> None:
+        """Make ready to take calls, in the running loop."""
+        loop = asyncio.get_running_loop()
+        self.ledger = Ledger(self._database, self._journal, loop, clock=self._clock)
+        self.pool = Pool()
+
+        self._tending = asyncio.create_task(self._tend())
+
+    async def close(self) -> None:
+        """Let everything go; what was spent is on disk afterwards."""
+        if self._tending is not None:
+            self._tending.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._tending
+        self.observer.close()
+        await self.pool.close()
+        await self.ledger.close()
+        self._journal.close()
+        self._database.close()
+
+    def reload(self, config: Config) -> None:
+        """Put another config in force; a wrong one raises and changes nothing."""
+        roster = self._compiled(config)
+        roster.enforce()
+        self.roster, self._config = roster, config
+        self.held.resize(roster.max_held)
+        self.observer.reloaded()
+
+    def is_ready(self) -> bool:
+        """Say whether calls are taken."""
+        return not self.is_draining
+
+    def new_id(self) -> str:
+        """Return the id of a request, as its answer and the log name it."""
+        return f"rk_{self._draw.getrandbits(96):024x}"
+
+    def first_key(self, name: str, *, anew: bool) -> str | None:
+        """Make the first client key and return its secret; None where there are some.
+
+        With `anew` a key of this name gets a new secret, and the old one is forgotten.
+        """
+        if self._config.client_keys or self._config.auth == "none":
+            return None
+        secret, entries = new_secret(), self._keys.entries()
+        digest = self._hasher.digest(secret)
+        if not entries:
+            self._keys.create(ClientKey(name=name, hash=digest), self.now_us())
+        elif anew and any(one.said.name == name for one in entries):
+            self._keys.rotate(name, digest, until_us=0)
+        else:
+            return None
+        self.roster.rekey(self._keys.records())
+        return secret
+
+    async def _tend(self) -> None:
+        """Hear of keys that others make and revoke, and let the observer do its part."""
+        seen = self._keys.version()
+        while True:
+            await asyncio.sleep(_TEND_S)
+            self.observer.tick()
+            try:
+                version = self._keys.version()
+                if version != seen:
+                    self.roster.rekey(self._keys.records())
+                    seen = version
+            except RatekeeperError as error:
+                _log.error("the client keys cannot be read: %s", error)
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Answer one request, as ASGI has it."""
+        if scope["type"] != "http":
+            return
+        if scope["path"] in {"/healthz", "/readyz"}:
+            await self._health(scope["path"], send)
+            return
+        call = Call(self, scope, receive, send)
+        task = asyncio.current_task()
+        assert task is not None
+        wire = scope["ratekeeper.wire"]
+        wire.on_gone = task.cancel
+        self.open_calls += 1
+        try:
+            await call.run()
+        except asyncio.CancelledError:
+            if not wire.is_gone or task.uncancel():
+                raise
+        finally:
+            wire.on_gone = None
+            self.open_calls -= 1
+
+    async def _health(self, path: str, send: Any) -> None:
+        good = path == "/healthz" or self.is_ready()
+        body = b'{"status": "ok"}' if good else b'{"status": "draining"}'
+        await send(
+            {
+                "type": "http.response.start",
+                "status": 200 if good else 503,
+                "headers": [
+                    (b"content-type", b"application/json"),
+                    (b"content-length", str(len(body)).encode()),
+                ],
+            }
+        )
+        await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,633 @@
+"""One call on its way: who calls, what for, through which account, and its answer.
+
+It goes from account to account until one answers or none can; what limits say is asked
+of admission, what answers mean of the trial. Nothing is sent to anybody before a pass
+is there, and nothing is sent again once the caller has seen a byte.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+from ratekeeper.client.pool import Unreached
+from ratekeeper.config.times import duration_us
+from ratekeeper.core.decision import denied
+from ratekeeper.core.line import Waiter
+from ratekeeper.errors import ConfigError, NeverPossible, PriceUnknown, StoreUnavailable
+from ratekeeper.gateway import (
+    auth,
+    fields,
+    intake,
+    relay,
+    reply,
+    route,
+    upstream,
+    usage,
+)
+from ratekeeper.gateway.admit import Turn, admit
+from ratekeeper.gateway.observer import Done
+from ratekeeper.gateway.reply import Fault
+from ratekeeper.gateway.trial import Offer, Trial
+from ratekeeper.providers import counting
+from ratekeeper.providers.facts import Counting, Dialect, Kind
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ratekeeper.client.pool import Answer
+    from ratekeeper.core.meter import Meter
+    from ratekeeper.gateway.admit import Pass, Way
+    from ratekeeper.gateway.app import Gateway
+    from ratekeeper.gateway.exchange import Wire
+    from ratekeeper.gateway.roster import Caller, Upstream
+    from ratekeeper.gateway.route import Route
+    from ratekeeper.gateway.upstream import Account
+    from ratekeeper.providers.facts import Verdict
+
+_ATTEMPTS = 4
+_ERROR = 400
+_MOST_ERROR = 64 * 1024  # bytes of an error that are read; the largest seen is below 8
+_ELSEWHERE = frozenset(
+    [
+        Kind.THROTTLED,
+        Kind.RAMP,
+        Kind.STOPPED,
+        Kind.OVERLOADED,
+        Kind.TRANSIENT,
+        Kind.BILLING,
+        Kind.UNAUTHORIZED,
+    ]
+)
+_SAME_AGAIN = frozenset([Kind.THROTTLED, Kind.RAMP, Kind.OVERLOADED])
+_THROTTLES = frozenset([Kind.THROTTLED, Kind.RAMP, Kind.STOPPED])
+
+
+_NO_PATH = (
+    "this gateway serves the OpenAI API under /v1, Anthropic's under /anthropic/v1 and "
+    "/v1/messages, Gemini's under /gemini/v1beta, and /p/{provider}"
+)
+
+
+# What is between the gateway and its account is not its callers' business.
+_ACCOUNTS = frozenset([Kind.UNAUTHORIZED, Kind.BILLING, *_THROTTLES])
+
+
+_ACCOUNT_LIMITS = "what the provider's account allows"
+
+
+class Refused(Exception):
+    """The call goes no further: what its caller is told."""
+
+    def __init__(
+        self,
+        fault: Fault,
+        message: str,
+        *,
+        retry_after_us: int | None = None,
+        exact: bool = True,
+        limit: str = "",
+    ) -> None:
+        super().__init__(message)
+        self.limit = limit
+        self.fault = fault
+        self.message = message
+        self.retry_after_us = retry_after_us
+        self.exact = exact
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Target:
+    """Where a call may go: a provider, and the model's name there."""
+
+    upstream: Upstream
+    model: str
+
+
+class Call:
+    """One request from its head to its end."""
+
+    def __init__(
+        self, gateway: Gateway, scope: Mapping[str, Any], receive: Any, send: Any
+    ) -> None:
+        self.gateway = gateway
+        self.method: str = scope["method"]
+        self.headers: list[tuple[bytes, bytes]] = scope["headers"]
+        self.raw_path: bytes = scope["raw_path"]
+        self.query: bytes = scope["query_string"]
+        self.receive = receive
+        self.send = send
+        self.wire: Wire = scope["ratekeeper.wire"]
+        self.id = gateway.new_id()
+        self.arrived_us = gateway.now_us()
+        self.dialect = Dialect.OPENAI
+        self.caller: Caller | None = None
+        self.body = intake.Body(gateway.held)
+        self.words = intake.Words()
+        self.account: Account | None = None
+        self.waited_us = 0
+        self.attempts = 0
+        self.streamed = False  # whether its body passes as it comes: sent once
+        self.targets: list[Target] = []
+        self.asked_usage = False
+        self.status = 0  # of the answer, once it has begun
+        self.first_byte_us: int | None = None
+        self.kind = ""  # of its path
+        self.trial: Trial | None = None  # the attempt under way, or the last one
+        self.refused: Refused | None = None
+
+    def field(self, name: bytes) -> bytes:
+        """Return a header of the request, b"" where there is none."""
+        return next((value for key, value in self.headers if key == name), b"")
+
+    async def run(self) -> None:
+        """Answer it, whatever happens."""
+        try:
+            await self._serve()
+        except Refused as error:
+            await self._refuse(error)
+        except intake.CallerGone:
+            pass
+        finally:
+            self.body.let_go()
+            self._tell()
+
+    async def _serve(self) -> None:
+        found = route.find(self.raw_path, self.headers)
+        self.dialect = (
+            route.guessed(self.raw_path, self.headers)
+            if found is None
+            else found.dialect
+        )
+        self.caller = self._known()
+        if found is None:
+            raise Refused(Fault.NOT_FOUND, _NO_PATH)
+        self.kind = found.family
+        if self.method not in route.METHODS:
+            raise Refused(Fault.METHOD, f"{self.method[:20]} is not served here")
+        self.streamed = await self._take_in()
+        self.targets = self._targets(found)
+        self._check_model(found)
+        await self._go(found)
+
+    # Who calls, and with what.
+
+    def _known(self) -> Caller:
+        roster = self.gateway.roster
+        try:
+            secret = auth.credential(self.headers, self.query)
+        except auth.TwoCredentials:
+            raise Refused(
+                Fault.BAD_REQUEST, "two different keys in one request"
+            ) from None
+        caller = None if secret is None else roster.caller(secret, self.arrived_us)
+        if caller is None:
+            caller = roster.anyone
+        if caller is None:
+            raise Refused(
+                Fault.UNKNOWN_KEY,
+                "the client key is missing or not known here: ask whoever runs this "
+                "gateway for one (ratekeeper keys create)",
+            )
+        return caller
+
+    async def _take_in(self) -> bool:
+        """Read the body where its words decide; True where it passes as it comes."""
+        if self.method in {"GET", "HEAD", "DELETE"} and not self._has_body():
+            return False
+        kind = self.field(b"content-type").lower()
+        form = kind.startswith(b"multipart/")
+        assert self.caller is not None
+        limited = self.caller.record is not None and self.caller.record.allow_models
+        plain = not form and not kind.startswith(b"application/octet-stream")
+        if not plain and not (form and limited):
+            return True
+        length = self.field(b"content-length")
+        announced = int(length) if length.isdigit() else None
+        try:
+            await self.body.read(self.receive, self.gateway.roster.max_body, announced)
+        except intake.BodyTooLarge:
+            raise self._too_large() from None
+        except intake.Crowded:
+            raise Refused(
+                Fault.UNAVAILABLE,
+                "too many large requests are waiting: try again in a moment",
+                retry_after_us=1_000_000,
+            ) from None
+        if form:
+            self.words.model = intake.model_in_form(self.body.data)
+        else:
+            self.words = intake.words_of(self.body.data)
+        return False
+
+    def _too_large(self) -> Refused:
+        most = self.gateway.roster.max_body
+        return Refused(
+            Fault.TOO_LARGE, f"the request is larger than {most:,} bytes (max_body)"
+        )
+
+    def _has_body(self) -> bool:
+        length = self.field(b"content-length")
+        return length not in {b"", b"0"} or bool(self.field(b"transfer-encoding"))
+
+    def _targets(self, found: Route) -> list[Target]:
+        """Return where the call may go, first choice first."""
+        roster = self.gateway.roster
+        if found.dialect is Dialect.GEMINI:
+            self.words.model = route.model_in(found.path)
+        model = self.words.model
+        if found.provider:
+            named = roster.upstreams.get(found.provider)
+            if named is None or not named.accounts:
+                raise Refused(
+                    Fault.NOT_FOUND,
+                    f"no provider {found.provider[:40]!r} is configured here",
+                )
+            return [Target(named, model)]
+        listed = roster.fallbacks.get(model, ())
+        pairs = [one.partition("/") for one in listed]
+        targets = [Target(roster.upstreams[name], to) for name, _, to in pairs]
+        targets = [one for one in targets if found.dialect in one.upstream.dialects]
+        if targets:
+            return targets
+        able = [
+            one
+            for one in roster.upstreams.values()
+            if found.dialect in one.dialects and one.accounts
+        ]
+        if not able:
+            raise Refused(
+                Fault.NOT_FOUND,
+                f"no provider that speaks {found.dialect}'s API is configured here",
+            )
+        meant = [one for one in able if one.is_for(model)]
+        return [Target((meant or able)[0], model)]
+
+    def _check_model(self, found: Route) -> None:
+        assert self.caller is not None
+        model = self.words.model or route.model_in(found.path)
+        if model:
+            if not self.caller.may_use(model):
+                raise Refused(
+                    Fault.FORBIDDEN,
+                    f"this key may not use the model {model[:80]!r}: it is not among "
+                    "its allow_models",
+                )
+        elif (
+            self.caller.is_restricted
+            and self.method == "POST"
+            and found.family in route.USES_MODELS
+        ):
+            raise Refused(Fault.BAD_REQUEST, "the request names no model")
+
+    # From account to account.
+
+    async def _go(self, found: Route) -> None:
+        tried: set[Account] = set()
+        deadline_us = self.arrived_us + self._patience_us()
+        while True:
+            target, able, wait_us = self._open(tried)
+            if not able:
+                await self._none_open(wait_us, deadline_us)
+                tried.clear()
+                continue
+            offers = [self._offer(found, target, account) for account in able]
+            offer = offers[0] if len(offers) == 1 else min(offers, key=self._room)
+            self.account = offer.account
+            self.attempts += 1
+            trial = Trial(offer, await self._admitted(offer, deadline_us))
+            self.trial = trial
+            if not await self._attempt(found, target, trial, tried):
+                return
+
+    def _open(self, tried: set[Account]) -> tuple[Target, list[Account], int]:
+        """Return the first target with accounts that are open, and those."""
+        now, least = self.gateway.now_us(), upstream.LONGEST_US
+        for target in self.targets:
+            accounts = [one for one in target.upstream.accounts if one not in tried]
+            able, wait_us = upstream.open_ones(accounts, now)
+            if able:
+                return target, able, 0
+            least = min(least, wait_us)
+        return self.targets[0], [], least
+
+    def _room(self, offer: Offer) -> tuple[int, float]:
+        """Say how long the call would wait for an account, and how full that is."""
+        assert self.caller is not None
+        return self.gateway.store.room(
+            offer.way.theirs,
+            offer.costs[offer.way.split :],
+            priority=self.caller.priority,
+            flow=self.caller.flow,
+        )
+
+    async def _none_open(self, wait_us: int, deadline_us: int) -> None:
+        """Wait for an account that is set aside, or say that none is to be had."""
+        now = self.gateway.now_us()
+        if self.attempts >= _ATTEMPTS or now + wait_us > deadline_us:
+            raise Refused(
+                Fault.UNAVAILABLE,
+                "no account of this provider takes calls at the moment",
+                retry_after_us=wait_us,
+            )
+        await asyncio.sleep(wait_us / 1e6)
+
+    async def _attempt(
+        self, found: Route, target: Target, trial: Trial, tried: set[Account]
+    ) -> bool:
+        """Send it once; True where it is to be sent again."""
+        account = trial.account
+        account.breaker.go(self.gateway.now_us())
+        try:
+            answer = await self._sent(found, target, trial)
+        except Unreached as error:
+            return self._unreached(error, trial, tried)
+        except BaseException as error:
+            account.breaker.given_up()
+            trial.unanswered()
+            if isinstance(error, intake.BodyTooLarge):
+                raise self._too_large() from None
+            raise
+        try:
+            if answer.status >= _ERROR:
+                return await self._failed(answer, trial, tried)
+            account.breaker.succeeded()
+            self.gateway.budget.succeeded()
+            await relay.relay(self, answer, trial)
+        except Unreached as error:
+            raise Refused(
+                Fault.UNREACHABLE, f"the answer broke off: {error}"
+            ) from error
+        finally:
+            answer.close()
+            trial.end()
+        return False
+
+    def _offer(self, found: Route, target: Target, account: Account) -> Offer:
+        """Say what an attempt through an account takes from every limit on its way."""
+        caller, provider, body = self.caller, account.provider, self.body.data
+        assert caller is not None
+        path = found.path
+        read = provider.read_request(self.method, path, body)
+        facts = account.lessons.corrected(provider.name, read, caller.name)
+        way = account.way(caller, target.model)
+        # A budget is never passed: no lesson makes a call cheaper.
+        worst = read if read.input_tokens > facts.input_tokens else facts
+        try:
+            bill, most = account.cashier.bill(way.money, worst, self.method, path, body)
+        except PriceUnknown as error:
+            raise Refused(Fault.PRICE_UNKNOWN, str(error)) from error
+        ours, theirs = counting.costs(Counting.SUM, facts), provider.costs(facts)
+        return Offer(
+            account, facts, bill, caller.name, way, way.costs(ours, theirs, most)
+        )
+
+    async def _admitted(self, offer: Offer, deadline_us: int) -> Pass:
+        caller, gateway = self.caller, self.gateway
+        assert caller is not None
+        now = gateway.now_us()
+        turn = Turn(
+            priority=caller.priority,
+            flow=caller.flow,
+            weight=caller.weight,
+            timeout_us=max(0, deadline_us - now),
+            again=self.attempts > 1,
+        )
+        try:
+            passed = await admit(
+                gateway.store, offer.way, offer.costs, turn, gateway.ledger
+            )
+        except NeverPossible as error:
+            raise Refused(Fault.IMPOSSIBLE, str(error)) from error
+        except StoreUnavailable as error:
+            raise Refused(Fault.UNAVAILABLE, str(error)) from error
+        if isinstance(passed, Waiter):
+            raise self._busy(offer.way, passed)
+        self.waited_us += gateway.now_us() - now if passed.waited_s else 0
+        return passed
+
+    def _busy(self, way: Way, waiter: Waiter) -> Refused:
+        """Say which limit holds a call up, and when to come back."""
+        meter = waiter.held_by
+        assert meter is not None
+        answer = denied(meter, waiter.wait_us)
+        wait_us = answer.retry_after_us
+        ours = meter in waiter.meters[: way.split]
+        # What an account holds is nobody's business but the operator's.
+        name = f"the limit '{meter.text}'" if ours else _ACCOUNT_LIMITS
+        message = f"{name} is used up"
+        fault = Fault.BUDGET if meter.limit.is_money else Fault.BUSY
+        return Refused(
+            fault,
+            message,
+            retry_after_us=wait_us,
+            exact=answer.exact,
+            limit=meter.text,
+        )
+
+    async def _sent(self, found: Route, target: Target, trial: Trial) -> Answer:
+        account, body = trial.account, self.body.data
+        url = route.url_of(account.provider.base_url, found)
+        query = auth.strip_key(self.query)
+        if query:
+            url = f"{url}?{query.decode('latin-1')}"
+        headers = [
+            (name.decode("latin-1"), value.decode("latin-1"))
+            for name, value in fields.onward(self.headers)
+        ]
+        headers += account.headers
+        headers.append(("accept-encoding", "identity"))  # what is packed is not metered
+        data: Any = body or None
+        if self.streamed:
+            data = intake.passing(self.receive, self.gateway.roster.max_body)
+            length = self.field(b"content-length")
+            if length:
+                headers.append(("content-length", length.decode("latin-1")))
+        else:
+            if target.model != self.words.model:
+                data = intake.with_model(body, target.model)
+            if data and usage.is_asked_for(account.provider, trial.facts):
+                asking = usage.ask(data)
+                self.asked_usage = asking is not None
+                data = asking or data
+        return await self.gateway.pool.send(
+            self.method, url, headers, data, proxy=account.proxy
+        )
+
+    def _unreached(self, error: Unreached, trial: Trial, tried: set[Account]) -> bool:
+        """Settle an attempt that got no answer; True where another is to be made."""
+        account = trial.account
+        account.breaker.failed(self.gateway.now_us())
+        if error.was_sent:
+            trial.unanswered()
+        else:
+            trial.unsent()
+            if self._has_others(account, tried) and self._may_go_on(throttled=False):
+                tried.add(account)
+                return True
+        fault = Fault.LATE if error.reason == "read-timeout" else Fault.UNREACHABLE
+        raise Refused(fault, f"the provider did not answer: {error}") from error
+
+    async def _failed(self, answer: Answer, trial: Trial, tried: set[Account]) -> bool:
+        """Heed an error answer: go on elsewhere, or pass it on to the caller."""
+        account = trial.account
+        head = await answer.head(_MOST_ERROR)
+        fields = answer.fields()
+        verdict = trial.judge(answer.status, fields, head)
+        account.judged(verdict, self.gateway.now_us())
+        again = (
+            verdict.kind in _ELSEWHERE
+            and (verdict.kind in _SAME_AGAIN or self._has_others(account, tried))
+            and self._may_go_on(throttled=verdict.kind in _THROTTLES)
+        )
+        trial.turned_away(verdict, answer.status, fields, again=again)
+        if again:
+            if verdict.kind not in _SAME_AGAIN:
+                tried.add(account)
+            return True
+        if verdict.kind in _ACCOUNTS:
+            raise _of_account(verdict, account.wait_us(self.gateway.now_us()))
+        headers = relay.head(self, answer)
+        headers.append((b"content-length", b"%d" % len(head)))
+        await relay.whole(self, answer.status, headers, head)
+        return False
+
+    def _has_others(self, account: Account, tried: set[Account]) -> bool:
+        now = self.gateway.now_us()
+        return any(
+            one is not account and one not in tried and not one.wait_us(now)
+            for target in self.targets
+            for one in target.upstream.accounts
+        )
+
+    def _may_go_on(self, *, throttled: bool) -> bool:
+        """Say whether another attempt may be made: few each, and paid for by answers."""
+        return (
+            not self.streamed
+            and self.attempts < _ATTEMPTS
+            and self.gateway.budget.spend(throttled=throttled)
+        )
+
+    def _patience_us(self) -> int:
+        """Return how long the call may stand in line in all."""
+        caller = self.caller
+        assert caller is not None
+        said = self.field(b"x-ratekeeper-max-wait").decode("latin-1")
+        if not said:
+            return caller.max_wait_us
+        try:
+            asked = duration_us(said)
+        except ConfigError as error:
+            raise Refused(
+                Fault.BAD_REQUEST, f"x-ratekeeper-max-wait: {error}"
+            ) from None
+        return min(asked, caller.longest_wait_us)
+
+    async def _refuse(self, error: Refused) -> None:
+        self.refused = error
+        also = [] if self.caller is None else self.quota(refused=True)
+        if error.fault is Fault.METHOD:
+            also.append(
+                (b"allow", b", ".join(m.encode() for m in sorted(route.METHODS)))
+            )
+        if error.fault is Fault.TOO_LARGE:  # what is left of it is not read
+            also.append((b"connection", b"close"))
+        answer = reply.answer(
+            error.fault,
+            error.message,
+            self.dialect,
+            retry_after_us=error.retry_after_us,
+            exact=error.exact,
+            request_id=self.id,
+            also=also,
+        )
+        await relay.whole(self, answer.status, answer.headers, answer.body)
+
+    def _tell(self) -> None:
+        """Tell the observer and the ledger what has become of it."""
+        caller, account, refused = self.caller, self.account, self.refused
+        usage = None if self.trial is None else self.trial.usage
+        cost = {} if self.trial is None else self.trial.cost
+        gateway = self.gateway
+        if usage is not None and caller is not None and account is not None:
+            gateway.ledger.spent(
+                caller.name,
+                caller.team,
+                account.upstream,
+                self.words.model,
+                usage,
+                cost,
+            )
+        gateway.observer.done(
+            Done(
+                request_id=self.id,
+                status=self.status,
+                kind=self.kind,
+                key="" if caller is None else caller.name,
+                team="" if caller is None else caller.team,
+                provider="" if account is None else account.upstream,
+                account="" if account is None else account.name,
+                model=self.words.model,
+                fault=None if refused is None else refused.fault,
+                limit="" if refused is None else refused.limit,
+                waited_us=self.waited_us,
+                first_byte_us=self.first_byte_us,
+                took_us=gateway.now_us() - self.arrived_us,
+                input_tokens=None if usage is None else usage.input_tokens,
+                output_tokens=None if usage is None else usage.output_tokens,
+                cost_nano=cost,
+                attempts=self.attempts,
+            )
+        )
+
+    def quota(self, *, refused: bool = False) -> list[tuple[bytes, bytes]]:
+        """Return the headers that show the caller's limits."""
+        caller = self.caller
+        assert caller is not None
+        meters: list[Meter] = []
+        for scope, key in caller.targets:
+            row = scope.rows.get(key)
+            if row is None:  # nothing has been asked of it yet
+                return []
+            meters += row
+        return caller.quota.write(
+            meters, self.gateway.now_us(), self.dialect, refused=refused
+        )
+
+    def begin(self, status: int) -> None:
+        """Take note that the answer begins."""
+        self.status = status
+        self.first_byte_us = self.gateway.now_us() - self.arrived_us
+
+    def own_headers(self) -> list[tuple[bytes, bytes]]:
+        """Return what the gateway itself says on an answer."""
+        return [
+            (b"x-ratekeeper-request-id", self.id.encode()),
+            (b"x-ratekeeper-waited-ms", str(-(-self.waited_us // 1000)).encode()),
+            *self.quota(),
+        ]
+
+
+def _of_account(verdict: Verdict, closed_us: int) -> Refused:
+    """Tell a caller of what a provider said to the gateway's account."""
+    hint_us = verdict.retry_after_us
+    match verdict.kind:
+        case Kind.UNAUTHORIZED:
+            return Refused(
+                Fault.UNREACHABLE,
+                "the provider refused the gateway's own key: its operator must see to it",
+            )
+        case Kind.BILLING:
+            return Refused(
+                Fault.UNAVAILABLE,
+                "the provider has stopped the gateway's account: its operator must see "
+                "to it",
+                retry_after_us=closed_us or hint_us,
+            )
+        case _:
+            return Refused(
+                Fault.BUSY,
+                f"{_ACCOUNT_LIMITS} is used up",
+                retry_after_us=1_000_000 if hint_us is None else hint_us,
+            )

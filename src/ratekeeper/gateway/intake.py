@@ -1,0 +1,153 @@
+"""Bodies of callers: read whole within bounds, or passed on as they come.
+
+Bodies that are held while their calls wait are bounded each, and all together. Of a
+body only the few words that decide its way are decoded; the rest stays bytes.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+
+    Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+
+_LONGEST_NAME = 256  # of a model
+_FIELD = re.compile(
+    rb'name="?model"?\r\n(?:[^\r\n]+\r\n)*\r\n([^\r\n]{1,256})\r\n', re.IGNORECASE
+)
+
+
+class BodyTooLarge(Exception):
+    """One body is above the bound of each, or above what was announced."""
+
+
+class Crowded(Exception):
+    """All bodies together are above the bound: this one is not taken in."""
+
+
+class CallerGone(Exception):
+    """The caller hung up before its body was there."""
+
+
+class Held:
+    """How many bytes of bodies are held, by all calls together."""
+
+    __slots__ = ("_most", "bytes")
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self.bytes = 0
+
+    def take(self, size: int) -> None:
+        """Make room for so many more; raises `Crowded` where there is none."""
+        if self.bytes + size > self._most:
+            raise Crowded
+        self.bytes += size
+
+    def give(self, size: int) -> None:
+        """Give room back."""
+        self.bytes -= size
+
+    def resize(self, most: int) -> None:
+        """Change the bound; what is held stays."""
+        self._most = most
+
+
+class Body:
+    """One caller's body, held until it is let go."""
+
+    __slots__ = ("_held", "_size", "data")
+
+    def __init__(self, held: Held) -> None:
+        self._held = held
+        self._size = 0
+        self.data = b""
+
+    async def read(self, receive: Receive, most: int, announced: int | None) -> None:
+        """Read it to its end; raises what bounds it."""
+        if announced is not None and announced > most:
+            raise BodyTooLarge
+        parts = []
+        more = True
+        while more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise CallerGone
+            part = message.get("body", b"")
+            more = message.get("more_body", False)
+            if part:
+                self._held.take(len(part))
+                self._size += len(part)
+                if self._size > most:
+                    raise BodyTooLarge
+                parts.append(part)
+        self.data = parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def let_go(self) -> None:
+        """Give its room back; a second time changes nothing."""
+        self._held.give(self._size)
+        self._size = 0
+        self.data = b""
+
+
+async def passing(receive: Receive, most: int) -> AsyncIterator[bytes]:
+    """Pass a body on as it comes; raises what bounds it."""
+    size, more = 0, True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise CallerGone
+        part = message.get("body", b"")
+        more = message.get("more_body", False)
+        size += len(part)
+        if size > most:
+            raise BodyTooLarge
+        if part:
+            yield bytes(part)
+
+
+class Words(msgspec.Struct):
+    """What a JSON body says that decides its way."""
+
+    model: str = ""
+    stream: bool = False
+    previous_response_id: str | None = None
+    conversation: str | msgspec.Raw | None = None
+    input_file_id: str | None = None
+
+
+_NOTHING = Words()
+_decoder = msgspec.json.Decoder(Words)
+
+
+def words_of(body: bytes) -> Words:
+    """Return the words of a JSON body; never fails, whatever the bytes."""
+    try:
+        return _decoder.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        pass
+    try:  # one of them has another shape: the provider will say so
+        plain = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+        return Words(model=msgspec.json.decode(plain["model"], type=str))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, KeyError):
+        return _NOTHING
+
+
+def model_in_form(body: bytes) -> str:
+    """Return the model that a multipart form names, "" where it names none."""
+    match = _FIELD.search(body)
+    if match is None:
+        return ""
+    return match[1].decode("utf-8", "replace").strip()[:_LONGEST_NAME]
+
+
+def with_model(body: bytes, name: str) -> bytes:
+    """Return a JSON body with another model in it, all else as it was."""
+    fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+    fields["model"] = msgspec.Raw(msgspec.json.encode(name))
+    return msgspec.json.encode(fields)

@@ -1,0 +1,206 @@
+"""Routes: which API a call speaks, and which path below a provider it may reach.
+
+A fixed table: a path that is not in it goes nowhere, however it is written. Ways round
+it (dots, double slashes, encoded separators) are refused, not repaired. Paths that
+give away an account itself (organizations, ephemeral tokens) are not in it. Pure.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import urllib.parse
+
+from ratekeeper.providers.facts import Dialect
+
+METHODS = frozenset(["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"])
+
+_OPENAI = frozenset(
+    [
+        "assistants",
+        "audio",
+        "batches",
+        "chat",
+        "completions",
+        "containers",
+        "conversations",
+        "embeddings",
+        "evals",
+        "files",
+        "fine_tuning",
+        "images",
+        "models",
+        "moderations",
+        "rerank",
+        "responses",
+        "threads",
+        "uploads",
+        "vector_stores",
+        "videos",
+    ]
+)
+_ANTHROPIC = frozenset(["complete", "files", "messages", "models", "skills"])
+_GEMINI = frozenset(
+    [
+        "batches",
+        "cachedContents",
+        "dynamic",
+        "fileSearchStores",
+        "files",
+        "interactions",
+        "models",
+        "operations",
+        "tunedModels",
+    ]
+)
+_SHARED = _OPENAI & _ANTHROPIC  # told apart by the caller's headers
+_MARKS = frozenset([b"anthropic-version", b"anthropic-beta", b"x-api-key"])
+
+# What a path may hold: RFC 3986's pchar without what could be read in two ways.
+# Families whose POST is made by a model.
+USES_MODELS = frozenset(
+    [
+        "audio",
+        "chat",
+        "completions",
+        "embeddings",
+        "images",
+        "messages",
+        "moderations",
+        "rerank",
+        "responses",
+        "videos",
+    ]
+)
+_PATH = re.compile(
+    r"(?:/(?:[A-Za-z0-9._~!$&'()*+,;=:@\-]|%[0-9A-Fa-f]{2})+)+/?", re.ASCII
+)
+_DECEIVING = re.compile(r"%(?:2[eEfF5]|5[cC]|[01][0-9A-Fa-f]|7[fF])", re.ASCII)
+_PREFIX = re.compile(r"/p/([A-Za-z0-9._\-]+)(/.+)", re.ASCII)
+_GOOGLE = re.compile(
+    r"/gemini(?P<upload>/upload)?/(?P<version>v1(?:beta|alpha)?)(?P<rest>/.+)"
+)
+_MODEL = re.compile(r"/(?:models|tunedModels|deployments)/([^/:]{1,256})")
+_LONGEST = 2048
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Route:
+    """Where a call goes: `path` is what comes below the base URL of a provider.
+
+    `provider` is the one that the path names, "" where the model decides. `is_native`
+    says that the path begins at the provider's own root, not at its base URL.
+    """
+
+    dialect: Dialect
+    path: str
+    provider: str = ""
+    is_native: bool = False
+
+    @property
+    def family(self) -> str:
+        """The first word of the path: files, chat, batches and so on."""
+        words = self.path.split("/")
+        return words[2] if words[1].startswith("v1") and len(words) > 2 else words[1]  # noqa: PLR2004 - "", version, word
+
+
+def find(raw_path: bytes, headers: list[tuple[bytes, bytes]]) -> Route | None:
+    """Return the route of a path, None where there is none."""
+    path = raw_path.decode("latin-1")
+    if not is_plain(path):
+        return None
+    path = path.rstrip("/")
+    if path.startswith("/v1/"):
+        return _of_v1(path.removeprefix("/v1"), headers)
+    if path.startswith("/anthropic/v1/"):
+        return _in(_ANTHROPIC, Dialect.ANTHROPIC, path.removeprefix("/anthropic"))
+    if path.startswith("/p/"):
+        return _of_provider(path)
+    return _of_gemini(path)
+
+
+def is_plain(path: str) -> bool:
+    """Say whether a path means the same to everybody who reads it."""
+    if len(path) > _LONGEST or _PATH.fullmatch(path) is None:
+        return False
+    if _DECEIVING.search(path):
+        return False
+    return not any(part in {".", ".."} for part in path.split("/"))
+
+
+def guessed(raw_path: bytes, headers: list[tuple[bytes, bytes]]) -> Dialect:
+    """Return the dialect in which to refuse a path that leads nowhere."""
+    if raw_path.startswith(b"/gemini"):
+        return Dialect.GEMINI
+    if raw_path.startswith(b"/anthropic") or _is_anthropic(headers):
+        return Dialect.ANTHROPIC
+    return Dialect.OPENAI
+
+
+def _of_v1(rest: str, headers: list[tuple[bytes, bytes]]) -> Route | None:
+    family = rest.split("/")[1]
+    anthropic = _is_anthropic(headers) if family in _SHARED else family in _ANTHROPIC
+    if anthropic:
+        return Route(Dialect.ANTHROPIC, f"/v1{rest}")
+    return _in(_OPENAI, Dialect.OPENAI, rest)
+
+
+def _is_anthropic(headers: list[tuple[bytes, bytes]]) -> bool:
+    return any(name in _MARKS for name, _ in headers)
+
+
+def _in(families: frozenset[str], dialect: Dialect, path: str) -> Route | None:
+    route = Route(dialect, path)
+    return route if route.family in families else None
+
+
+def _of_gemini(path: str) -> Route | None:
+    match = _GOOGLE.fullmatch(path)
+    if match is None:
+        return None
+    version, rest = match["version"], match["rest"]
+    if rest.startswith("/openai/") and not match["upload"]:
+        rest = rest.removeprefix("/openai")
+        route = _in(_OPENAI, Dialect.OPENAI, rest)
+        return None if route is None else dataclasses.replace(route, provider="gemini")
+    family = rest.split("/")[1].partition(":")[0]
+    if family not in _GEMINI or (match["upload"] and family != "files"):
+        return None
+    upload = match["upload"] or ""
+    return Route(
+        Dialect.GEMINI, f"{upload}/{version}{rest}", provider="gemini", is_native=True
+    )
+
+
+def _of_provider(path: str) -> Route | None:
+    match = _PREFIX.fullmatch(path)
+    if match is None:
+        return None
+    name, rest = urllib.parse.unquote(match[1]), match[2]
+    bare = rest.removeprefix("/v1") if rest.startswith("/v1/") else rest
+    family = bare.split("/")[1]
+    if family in {"messages", "complete"}:
+        return Route(Dialect.ANTHROPIC, f"/v1{bare}", provider=name)
+    inner = _of_gemini(f"/gemini{rest}")
+    if inner is not None and inner.is_native and ":" in rest:
+        return dataclasses.replace(inner, provider=name)
+    if family not in _OPENAI:
+        return None
+    return Route(Dialect.OPENAI, bare, provider=name)
+
+
+def model_in(path: str) -> str:
+    """Return the model that a path names, "" where it names none."""
+    match = _MODEL.search(path)
+    return "" if match is None else urllib.parse.unquote(match[1])
+
+
+def url_of(base_url: str, route: Route) -> str:
+    """Return the URL of a call below a provider's base URL."""
+    if route.is_native:
+        root = base_url.removesuffix("/openai")
+        root = re.sub(r"/v1(?:beta|alpha)?$", "", root)
+        return root + route.path
+    if route.path.startswith("/v1/") and base_url.endswith("/v1"):
+        return base_url + route.path.removeprefix("/v1")
+    return base_url + route.path

@@ -1,0 +1,139 @@
+"""Upstream: the accounts behind the gateway, and which of them takes a call.
+
+The one with the most headroom does, unless the call belongs to one. An account that the
+provider has closed for a while is set aside exactly as long as it said; one that fails
+again and again is left alone by its circuit breaker. It sends nothing.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from typing import TYPE_CHECKING
+
+from ratekeeper.core import units
+from ratekeeper.core.breaker import Breaker
+from ratekeeper.gateway.admit import Way
+from ratekeeper.providers.facts import Kind
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from ratekeeper.client.cashier import Cashier
+    from ratekeeper.client.lessons import Lessons
+    from ratekeeper.gateway.roster import Caller
+    from ratekeeper.providers.catalog import Provider
+    from ratekeeper.providers.facts import Verdict
+    from ratekeeper.stores.keys import Scope, Target
+
+# How long an account is set aside that is closed until somebody sees to it.
+_BILLING_US = 5 * units.MINUTE
+_REFUSED_KEY_US = units.MINUTE
+_OVERLOADED_US = units.SECOND
+LONGEST_US = 31 * units.DAY
+_MOST_WAYS = 10_000
+
+_FAILS = frozenset([Kind.TRANSIENT, Kind.OVERLOADED])
+
+
+class Account:
+    """One API key of a provider, as the gateway uses it."""
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        upstream: str,
+        provider: Provider,
+        proxy: str | None,
+        headers: Sequence[tuple[str, str]],
+        scope: Scope,
+        is_learned: bool,
+        beside: Scope | None,
+        models: Sequence[tuple[Callable[[str], bool], Scope]],
+        cashier: Cashier,
+        lessons: Lessons,
+        now_us: Callable[[], int],
+    ) -> None:
+        self.name = name
+        self.upstream = upstream  # the provider, as the config names it
+        self.provider = provider
+        self.proxy = proxy
+        self.headers = tuple(headers)  # what proves the account, and only it
+        self.cashier = cashier
+        self.lessons = lessons
+        self.now_us = now_us
+        self.breaker = Breaker()
+        self.aside_until_us = 0
+        self.aside_why = ""
+        self._scope = scope
+        self._is_learned = is_learned
+        self._beside = beside
+        self._models = tuple(models)
+        self._ways: dict[tuple[Caller, str], Way] = {}  # by caller and model
+
+    def __repr__(self) -> str:
+        return f"<Account {self.name}>"
+
+    def targets(self, model: str) -> list[Target]:
+        """Return whose limits a call to a model goes through here."""
+        found: list[Target] = [
+            (scope, "") for fits, scope in self._models if fits(model)
+        ]
+        # Each model has limits of its own: learned ones must not be mixed.
+        found.append((self._scope, model if self._is_learned else ""))
+        if self._beside is not None:
+            found.append((self._beside, ""))
+        return found
+
+    def way(self, caller: Caller, model: str) -> Way:
+        """Return whose limits a caller's calls to a model go through here."""
+        key = caller, model if self._is_learned or self._models else ""
+        found = self._ways.get(key)
+        if found is None:
+            if len(self._ways) >= _MOST_WAYS:
+                self._ways.clear()
+            found = self._ways[key] = Way(caller.targets, self.targets(model))
+        return found
+
+    def wait_us(self, now: int) -> int:
+        """Return how long it is closed, whatever its limits say; 0: it is open."""
+        return max(self.aside_until_us - now, self.breaker.wait_us(now), 0)
+
+    def judged(self, verdict: Verdict, now: int) -> None:
+        """Heed an error answer; what it says of limits is the engine's to heed."""
+        hint = verdict.retry_after_us
+        match verdict.kind:
+            case Kind.BILLING:
+                self._set_aside("billing", hint or _BILLING_US, now)
+            case Kind.UNAUTHORIZED:
+                self._set_aside("key refused", hint or _REFUSED_KEY_US, now)
+            case Kind.OVERLOADED:
+                self._set_aside("overloaded", hint or _OVERLOADED_US, now)
+            case _:
+                pass
+        if verdict.kind in _FAILS:
+            self.breaker.failed(now)
+        elif verdict.kind is not Kind.UNAUTHORIZED and verdict.kind is not Kind.BILLING:
+            self.breaker.succeeded()
+
+    def _set_aside(self, why: str, for_us: int, now: int) -> None:
+        until_us = now + min(for_us, LONGEST_US)
+        if until_us > self.aside_until_us:
+            self.aside_until_us, self.aside_why = until_us, why
+
+
+def fits(pattern: str, model: str) -> bool:
+    """Say whether a pattern such as `gpt-4o*` fits a model's name."""
+    return fnmatch.fnmatchcase(model, pattern)
+
+
+def open_ones(accounts: Iterable[Account], now: int) -> tuple[list[Account], int]:
+    """Return the accounts that are open, and how long until the first is if none is."""
+    found, least = [], LONGEST_US
+    for account in accounts:
+        wait = account.wait_us(now)
+        if wait:
+            least = min(least, wait)
+        else:
+            found.append(account)
+    return found, least

@@ -1,0 +1,339 @@
+"""A call through the gateway: over real sockets, to a provider that really enforces."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from tests.gateway import gates
+from tests.gateway.gates import Behind, Gate, account, behind, client_key, gate
+
+
+@pytest.fixture
+def upstream() -> Iterator[Behind]:
+    with behind() as it:
+        yield it
+
+
+def _one(
+    folder: Path,
+    upstream: Behind,
+    *,
+    keys: list[dict[str, Any]] | None = None,
+    **said: Any,
+) -> AbstractContextManager[Gate]:
+    providers = {"openai": account(upstream.url)}
+    return gate(gates.config(folder, providers, keys, **said))
+
+
+def _two(folder: Path, one: Behind, two: Behind) -> AbstractContextManager[Gate]:
+    accounts = [account(one.url, name="one"), account(two.url, name="two")]
+    return gate(gates.config(folder, {"openai": {"accounts": accounts}}))
+
+
+def test_an_answer_passes_with_what_the_gateway_says_of_it(
+    tmp_path: Path, upstream: Behind
+) -> None:
+    with _one(tmp_path, upstream) as it, it.client() as client:
+        reply = it.chat(client)
+
+    assert 200 == reply.status_code
+    assert "chat.completion" == reply.json()["object"]
+    assert reply.headers["x-ratekeeper-request-id"].startswith("rk_")
+    assert "0" == reply.headers["x-ratekeeper-waited-ms"]
+    assert reply.headers["x-ratekeeper-cost"].endswith(" usd")
+
+
+def test_a_stream_is_the_bytes_the_provider_sent(
+    tmp_path: Path, upstream: Behind
+) -> None:
+    with _one(tmp_path, upstream) as it, it.client() as client:
+        through = it.chat(client, stream=True).text
+
+    assert through.endswith("data: [DONE]\n\n")
+    assert '"usage"' not in through
+
+
+def test_a_provider_never_sees_a_callers_key(tmp_path: Path, upstream: Behind) -> None:
+    with _one(tmp_path, upstream) as it, it.client() as client:
+        statuses = [
+            it.chat(client).status_code,
+            client.get("/v1/models").status_code,
+            client.get(
+                f"/v1/models?key={gates.SECRET}", headers={"authorization": ""}
+            ).status_code,
+        ]
+
+    assert [200, 200, 200] == statuses  # it accepts one key: the account's
+
+
+@pytest.mark.parametrize(
+    "headers", [{}, {"authorization": "Bearer rk-wrong"}, {"x-api-key": "nobody"}]
+)
+def test_an_unknown_key_is_refused_before_its_body(
+    tmp_path: Path, upstream: Behind, headers: dict[str, str]
+) -> None:
+    with _one(tmp_path, upstream) as it:
+        reply = httpx2.post(f"{it.url}/v1/chat/completions", headers=headers, json={})
+
+    assert 401 == reply.status_code
+    assert 0 == upstream.requests
+
+
+def test_nobody_calls_without_a_key_unless_told(
+    tmp_path: Path, upstream: Behind
+) -> None:
+    with _one(tmp_path, upstream, keys=[], auth="none") as it:
+        reply = httpx2.get(f"{it.url}/v1/models")
+
+    assert 200 == reply.status_code
+
+
+def test_a_model_that_a_key_may_not_use_is_refused(
+    tmp_path: Path, upstream: Behind
+) -> None:
+    keys = [client_key(allow_models=["gpt-4o*"])]
+    with _one(tmp_path, upstream, keys=keys) as it, it.client() as client:
+        statuses = [
+            it.chat(client, model=name).status_code for name in ("gpt-4o-mini", "o3")
+        ]
+
+    assert [200, 403] == statuses
+
+
+def test_a_path_outside_the_table_reaches_nobody(
+    tmp_path: Path, upstream: Behind
+) -> None:
+    with _one(tmp_path, upstream) as it, it.client() as client:
+        reply = client.get("/v1/organization/admin_api_keys")
+
+    assert 404 == reply.status_code
+    assert 0 == upstream.requests
+
+
+def test_a_body_above_the_bound_is_refused(tmp_path: Path, upstream: Behind) -> None:
+    with _one(tmp_path, upstream, max_body="10KiB") as it, it.client() as client:
+        reply = it.chat(client, user="x" * 20_000)
+
+    assert 413 == reply.status_code
+    assert 0 == upstream.requests
+
+
+def test_a_call_over_its_limit_is_told_when_to_come_back(
+    tmp_path: Path, upstream: Behind
+) -> None:
+    keys = [client_key(limits=["2 requests/2s"], max_wait="0s")]
+    with _one(tmp_path, upstream, keys=keys) as it, it.client() as client:
+        begun = time.monotonic()
+        statuses = [it.chat(client).status_code for _ in range(2)]
+        refused = it.chat(client)
+        wait_s = int(refused.headers["retry-after-ms"]) / 1000
+        time.sleep(wait_s)
+        again = it.chat(client)
+        took = time.monotonic() - begun
+
+    assert [200, 200, 429, 200] == [*statuses, refused.status_code, again.status_code]
+    assert "rate_limit_exceeded" == refused.json()["error"]["code"]
+    assert 2.0 <= took < 2.5
+
+
+def test_a_call_waits_in_line_where_it_may(tmp_path: Path, upstream: Behind) -> None:
+    keys = [client_key(limits=["1 request/s"], max_wait="5s")]
+    with _one(tmp_path, upstream, keys=keys) as it, it.client() as client:
+        it.chat(client)
+        reply = it.chat(client)
+
+    assert 200 == reply.status_code
+    assert 500 < int(reply.headers["x-ratekeeper-waited-ms"]) <= 1100
+
+
+def test_a_caller_may_ask_for_less_patience(tmp_path: Path, upstream: Behind) -> None:
+    keys = [client_key(limits=["1 request/minute"], max_wait="5s")]
+    with _one(tmp_path, upstream, keys=keys) as it, it.client() as client:
+        it.chat(client)
+        headers = {"x-ratekeeper-max-wait": "10ms"}
+        body = {"model": "gpt-4o", "messages": gates.MESSAGES}
+        begun = time.monotonic()
+        reply = client.post("/v1/chat/completions", json=body, headers=headers)
+
+    assert 429 == reply.status_code
+    assert time.monotonic() - begun < 1
+
+
+def test_a_budget_is_never_passed(tmp_path: Path, upstream: Behind) -> None:
+    # A call holds 20 tokens of output at $10 a million, and some input: $0.00025.
+    keys = [client_key(limits=["$0.001/day"], max_wait="0s")]
+    with _one(tmp_path, upstream, keys=keys) as it, it.client() as client:
+        statuses = [it.chat(client).status_code for _ in range(30)]
+
+    spent = statuses.count(200)
+    assert 429 in statuses
+    assert 3 <= spent <= 8
+
+
+def test_an_unknown_price_under_a_budget_is_refused(
+    tmp_path: Path, upstream: Behind
+) -> None:
+    keys = [client_key(limits=["$1/day"])]
+    with _one(tmp_path, upstream, keys=keys) as it, it.client() as client:
+        reply = it.chat(client, model="nobody-knows-this-model")
+
+    assert reply.status_code in {400, 403}
+    assert "price" in reply.text
+
+
+def test_what_was_spent_survives_a_restart(tmp_path: Path, upstream: Behind) -> None:
+    keys = [client_key(limits=["3 requests/day"], max_wait="0s")]
+    statuses = []
+    for _ in range(2):
+        with _one(tmp_path, upstream, keys=keys) as it, it.client() as client:
+            statuses += [it.chat(client).status_code for _ in range(2)]
+
+    assert [200, 200, 200, 429] == statuses
+
+
+def test_a_team_shares_its_limits(tmp_path: Path, upstream: Behind) -> None:
+    other = "rk-" + "o" * 43
+    keys = [client_key(team="t"), client_key("other", other, team="t")]
+    teams = {"t": {"limits": ["2 requests/minute"], "max_wait": "0s"}}
+    with (
+        _one(tmp_path, upstream, keys=keys, teams=teams) as it,
+        it.client() as one,
+        it.client(other) as two,
+    ):
+        statuses = [it.chat(c).status_code for c in (one, two, one)]
+
+    assert [200, 200, 429] == statuses
+
+
+def test_a_shadow_limit_refuses_nobody(tmp_path: Path, upstream: Behind) -> None:
+    watched = [{"limit": "1 request/minute", "shadow": True}]
+    keys = [client_key(limits=watched, max_wait="0s")]
+    with _one(tmp_path, upstream, keys=keys) as it, it.client() as client:
+        statuses = [it.chat(client).status_code for _ in range(3)]
+
+    assert [200, 200, 200] == statuses
+
+
+def _failing(status: int) -> AbstractContextManager[Behind]:
+    return behind("openai", f"status={status} @ 1")
+
+
+@pytest.mark.parametrize("status", [401, 402, 429, 500, 503, 529])
+def test_another_account_answers_where_one_cannot(
+    tmp_path: Path, upstream: Behind, status: int
+) -> None:
+    with (
+        _failing(status) as failing,
+        _two(tmp_path, failing, upstream) as it,
+        it.client() as client,
+    ):
+        reply = it.chat(client)
+
+    assert 200 == reply.status_code
+    assert 1 == upstream.requests
+    assert 1 <= failing.requests <= 3
+
+
+@pytest.mark.parametrize("status", [401, 402, 503])
+def test_an_account_that_is_closed_is_set_aside(
+    tmp_path: Path, upstream: Behind, status: int
+) -> None:
+    with (
+        _failing(status) as failing,
+        _two(tmp_path, failing, upstream) as it,
+        it.client() as client,
+    ):
+        statuses = [it.chat(client).status_code for _ in range(5)]
+
+    assert [200] * 5 == statuses
+    assert 1 == failing.requests
+
+
+@pytest.mark.parametrize(
+    ("status", "seen"), [(401, 502), (402, 503), (500, 500), (400, 400), (404, 404)]
+)
+def test_an_error_of_the_only_account_is_told_as_what_it_is(
+    tmp_path: Path, status: int, seen: int
+) -> None:
+    with (
+        _failing(status) as failing,
+        _one(tmp_path, failing) as it,
+        it.client() as client,
+    ):
+        reply = it.chat(client)
+
+    assert seen == reply.status_code
+    assert "error" in reply.json()
+
+
+def test_a_provider_that_does_not_answer_is_a_502(tmp_path: Path) -> None:
+    providers = {"openai": account("http://127.0.0.1:9/v1")}
+    with gate(gates.config(tmp_path, providers)) as it, it.client() as client:
+        reply = it.chat(client)
+
+    assert 502 == reply.status_code
+    assert "did not answer" in reply.text
+
+
+def test_a_fallback_takes_over_with_its_own_model(
+    tmp_path: Path, upstream: Behind
+) -> None:
+    providers = {
+        "openai": account("http://127.0.0.1:9/v1"),
+        "holysheep": account(upstream.url),
+    }
+    fallbacks = {"gpt-4o": ["openai/gpt-4o", "holysheep/gpt-4o-mini"]}
+    config = gates.config(tmp_path, providers, fallbacks=fallbacks)
+    with gate(config) as it, it.client() as client:
+        reply = it.chat(client)
+
+    assert 200 == reply.status_code
+    assert "gpt-4o-mini" == reply.json()["model"]
+
+
+def test_a_caller_that_hangs_up_leaves_the_line(
+    tmp_path: Path, upstream: Behind
+) -> None:
+    keys = [client_key(limits=["1 request/minute"], max_wait="90s")]
+    with _one(tmp_path, upstream, keys=keys) as it, it.client() as client:
+        it.chat(client)
+        with pytest.raises(httpx2.ReadTimeout):
+            client.post(
+                "/v1/chat/completions",
+                json={"model": "gpt-4o", "messages": gates.MESSAGES},
+                timeout=0.2,
+            )
+        deadline = time.monotonic() + 2
+        while it.gateway.open_calls and time.monotonic() < deadline:
+            time.sleep(0.01)
+
+        assert 0 == it.gateway.open_calls
+        assert 0 == it.gateway.held.bytes
+
+
+def test_many_callers_at_once_get_what_the_limit_allows(
+    tmp_path: Path, upstream: Behind
+) -> None:
+    keys = [client_key(limits=["60 rpm"], max_wait="0s")]
+    statuses: list[int] = []
+    with _one(tmp_path, upstream, keys=keys) as it:
+
+        def call() -> None:
+            with it.client() as client:
+                statuses.append(it.chat(client).status_code)
+
+        threads = [threading.Thread(target=call) for _ in range(100)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    assert 60 == statuses.count(200)
+    assert 40 == statuses.count(429)
+    assert 60 == upstream.requests

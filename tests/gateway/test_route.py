@@ -1,0 +1,172 @@
+"""Routes: the table of paths, and the ways round it that are refused."""
+
+import string
+import urllib.parse
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ratekeeper.gateway import route
+from ratekeeper.providers.facts import Dialect
+
+ANTHROPIC = [(b"anthropic-version", b"2023-06-01")]
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "dialect", "provider", "url"),
+    [
+        ("/v1/chat/completions", [], "openai", "", "B/chat/completions"),
+        ("/v1/responses/resp_1/cancel", [], "openai", "", "B/responses/resp_1/cancel"),
+        ("/v1/embeddings", [], "openai", "", "B/embeddings"),
+        ("/v1/models", [], "openai", "", "B/models"),
+        (
+            "/v1/models/ft:gpt-4o:org::id",
+            [],
+            "openai",
+            "",
+            "B/models/ft:gpt-4o:org::id",
+        ),
+        ("/v1/files/file-1/content", [], "openai", "", "B/files/file-1/content"),
+        ("/v1/models", ANTHROPIC, "anthropic", "", "B/v1/models"),
+        ("/v1/files", ANTHROPIC, "anthropic", "", "B/v1/files"),
+        ("/v1/models", [(b"x-api-key", b"k")], "anthropic", "", "B/v1/models"),
+        ("/v1/messages", [], "anthropic", "", "B/v1/messages"),
+        ("/v1/messages/batches", [], "anthropic", "", "B/v1/messages/batches"),
+        ("/anthropic/v1/messages", [], "anthropic", "", "B/v1/messages"),
+        ("/anthropic/v1/models", [], "anthropic", "", "B/v1/models"),
+        (
+            "/p/deepseek/chat/completions",
+            [],
+            "openai",
+            "deepseek",
+            "B/chat/completions",
+        ),
+        (
+            "/p/deepseek/v1/chat/completions",
+            [],
+            "openai",
+            "deepseek",
+            "B/chat/completions",
+        ),
+        ("/p/claude/v1/messages", [], "anthropic", "claude", "B/v1/messages"),
+        (
+            "/gemini/v1beta/openai/chat/completions",
+            [],
+            "openai",
+            "gemini",
+            "B/chat/completions",
+        ),
+    ],
+)
+def test_a_path_leads_below_the_base_url(
+    path: str, headers: list[tuple[bytes, bytes]], dialect: str, provider: str, url: str
+) -> None:
+    found = route.find(path.encode(), headers)
+
+    assert found is not None
+    assert (dialect, provider) == (found.dialect, found.provider)
+    assert url == route.url_of("B", found)
+
+
+@pytest.mark.parametrize(
+    ("path", "url"),
+    [
+        (
+            "/gemini/v1beta/models/gemini-2.5-flash:generateContent",
+            "https://g/v1beta/models/gemini-2.5-flash:generateContent",
+        ),
+        ("/gemini/v1/models", "https://g/v1/models"),
+        ("/gemini/upload/v1beta/files", "https://g/upload/v1beta/files"),
+        ("/gemini/v1beta/cachedContents/abc", "https://g/v1beta/cachedContents/abc"),
+    ],
+)
+@pytest.mark.parametrize(
+    "base", ["https://g/v1beta/openai", "https://g/v1beta", "https://g"]
+)
+def test_gemini_begins_at_its_own_root(path: str, url: str, base: str) -> None:
+    found = route.find(path.encode(), [])
+
+    assert found is not None
+    assert Dialect.GEMINI is found.dialect
+    assert url == route.url_of(base, found)
+
+
+def test_a_base_url_that_ends_in_the_version_does_not_repeat_it() -> None:
+    found = route.find(b"/v1/messages", [])
+
+    assert found is not None
+    assert "https://relay/v1/messages" == route.url_of("https://relay/v1", found)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/",
+        "/v1",
+        "/v1/",
+        "/v1/organization/admin_api_keys",
+        "/v1/organizations/api_keys",
+        "/v1/realtime/client_secrets",
+        "/v1/../admin",
+        "/v1/%2e%2e/admin",
+        "/v1/chat/%2E%2E/organization",
+        "/v1/chat/..%2forganization",
+        "/v1/chat/%252e%252e/organization",
+        "/v1//chat/completions",
+        "//evil.example/v1/chat/completions",
+        "/v1/chat\\completions",
+        "/v1/chat/%5c..%5corganization",
+        "/v1/chat/%00",
+        "/v1/chat/ completions",
+        "/v1/chat/./completions",
+        "/p/openai/organization",
+        "/p/openai/../anthropic/v1/messages",
+        "/p//chat/completions",
+        "/gemini/v1beta/authTokens",
+        "/gemini/upload/v1beta/models",
+        "/anthropic/v1/organizations/me",
+        "/anthropic/v2/messages",
+        "/admin/keys",
+        "/v1/" + "a" * 3000,
+        "http://169.254.169.254/v1/models",
+        "/v1/chat/caf\xe9",
+    ],
+)
+def test_what_is_not_in_the_table_leads_nowhere(path: str) -> None:
+    assert route.find(path.encode("latin-1"), []) is None
+
+
+@given(st.text(string.printable, max_size=60))
+def test_no_path_leaves_the_base_url(tail: str) -> None:
+    found = route.find(f"/v1/files/{tail}".encode("latin-1", "replace"), [])
+
+    if found is not None:
+        url = urllib.parse.urlsplit(route.url_of("https://base.example/v1", found))
+        plain = urllib.parse.unquote(url.path)
+        assert "base.example" == url.netloc
+        assert plain.startswith("/v1/files")
+        assert ".." not in plain.split("/")
+        assert "" not in plain.split("/")[1:]
+
+
+def test_a_model_is_read_from_a_path() -> None:
+    path = "/v1beta/models/gemini-2.5-pro:streamGenerateContent"
+
+    assert "gemini-2.5-pro" == route.model_in(path)
+    assert "" == route.model_in("/chat/completions")
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "dialect"),
+    [
+        ("/gemini/x", [], Dialect.GEMINI),
+        ("/anthropic/x", [], Dialect.ANTHROPIC),
+        ("/x", ANTHROPIC, Dialect.ANTHROPIC),
+        ("/x", [], Dialect.OPENAI),
+    ],
+)
+def test_a_path_that_leads_nowhere_is_refused_in_the_likeliest_words(
+    path: str, headers: list[tuple[bytes, bytes]], dialect: str
+) -> None:
+    assert dialect is route.guessed(path.encode(), headers)
