@@ -83,11 +83,13 @@ class Grant:
         later calls. A second settle changes nothing and is logged once.
         """
         for unit, amount in actual.items():
-            if (
-                type(amount) is not int
-                or not 0 <= amount <= MAX_COST
-                or unit not in COUNTS
-            ):
+            if type(amount) is units.Nano and unit in units.CURRENCIES:
+                known = 0 <= amount <= units.MAX_MONEY
+            else:
+                known = (
+                    type(amount) is int and 0 <= amount <= MAX_COST and unit in COUNTS
+                )
+            if not known:
                 actual = self._counted(actual)  # type: ignore[assignment]  # narrower
                 break
         if self._learns and self._open:

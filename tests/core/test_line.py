@@ -52,6 +52,22 @@ def test_a_line_serves_by_arrival_each_at_the_first_instant_it_fits(
     assert room.is_empty()
 
 
+@given(st.sampled_from(LIMITS), st.lists(st.integers(1, 10), max_size=8))
+def test_the_wait_foretold_before_the_line_is_the_wait_in_it(
+    text: str, costs: list[int]
+) -> None:
+    room = Room(text)
+    for cost in costs:
+        room.enter(Waiter([cost]))
+    foretold = Waiter([3])
+    foretold.arrive(room.meters, room.now, len(costs))
+    wait_us = line.wait_us(foretold, room.now)
+    entered = room.enter(Waiter([3]))
+
+    assert wait_us == entered.wait_us
+    assert (wait_us == 0) is (entered.state is State.GRANTED)
+
+
 @settings(max_examples=150)
 @given(
     st.sampled_from(LIMITS),

@@ -235,6 +235,12 @@ def test_a_header_said_twice_alike_stands_and_differently_is_no_number() -> None
     assert {"a": "5", "b": "5, 7, 9"} == folded
 
 
+def test_headers_nobody_asked_for_are_left_out() -> None:
+    sent = [("A", "5"), ("B", " 7"), ("b", "9"), ("C", "1")]
+
+    assert {"b": "7, 9"} == headers.fold(sent, frozenset(["b", "d"]))
+
+
 def test_openai_shows_requests_and_tokens() -> None:
     shown = {
         "x-ratelimit-limit-requests": "500",

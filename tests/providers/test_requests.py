@@ -396,6 +396,16 @@ def test_any_json_at_all_is_read(value: object) -> None:
             )
 
 
+@given(st.dictionaries(st.text(max_size=8), JSON, max_size=3))
+def test_a_body_that_is_decoded_already_is_read_alike(value: object) -> None:
+    body = json.dumps(value).encode()
+    for provider in PROVIDERS.values():
+        for path in (CHAT, "/v1/embeddings", "/v1/messages", "/v2/chat"):
+            facts = provider.read_request("POST", path, body)
+
+            assert facts == provider.read_request("POST", path, json.loads(body))
+
+
 @given(st.binary(max_size=200), st.text(max_size=40), st.text(max_size=8))
 def test_any_bytes_at_all_are_read(body: bytes, path: str, method: str) -> None:
     for provider in PROVIDERS.values():

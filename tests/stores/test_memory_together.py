@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from decimal import Decimal
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,7 +14,7 @@ from ratekeeper import ConfigError, Limiter, MemoryStore
 from ratekeeper.core.line import State, Waiter
 from ratekeeper.core.meter import NEVER
 from ratekeeper.core.reading import Reading
-from ratekeeper.core.units import MINUTE, SECOND
+from ratekeeper.core.units import MINUTE, SECOND, Nano
 from ratekeeper.grant import Grant
 from ratekeeper.testing import ManualClock, VirtualLoop, run_virtual
 
@@ -131,6 +132,17 @@ def test_the_parts_of_a_grant_are_settled_apart() -> None:
 
     assert [1, 0, 120, 1, 200] == three.used()
     assert not grant.is_open
+
+
+def test_money_is_settled_in_billionths_as_in_sums() -> None:
+    limiter = Limiter("$5/day")
+    limiter.acquire(usd=1).settle(usd=Nano(250_000_000))
+    limiter.acquire(usd=1).settle(usd="0.25")
+
+    assert Decimal("0.5") == limiter.status()["$5/day"].used
+
+    with pytest.raises(ConfigError, match="money"):
+        limiter.acquire(usd=1).settle(usd=Nano(-1))
 
 
 def test_a_part_is_settled_once() -> None:

@@ -382,14 +382,17 @@ def match(readings: Iterable[Reading], meters: Sequence[Meter]) -> list[Reading 
     is larger than was told, or whole again only after the window, is another.
     """
     found: list[Reading | None] = [None] * len(meters)
+    learners = [
+        (at, meter.learner)
+        for at, meter in enumerate(meters)
+        if meter.learner is not None
+    ]
     for reading in readings:
-        may = [
-            at
-            for at, meter in enumerate(meters)
-            if meter.learner is not None and meter.learner.may_be(reading)
-        ]
+        may = [at for at, learner in learners if learner.may_be(reading)]
+        if len(may) > 1:
+            may.sort(key=lambda at: _fit(reading, meters[at].limit))
         if may:
-            found[min(may, key=lambda at: _fit(reading, meters[at].limit))] = reading
+            found[may[0]] = reading
     return found
 
 

@@ -27,7 +27,7 @@ class AnthropicShapes:
     usage_name = "usage"
 
     def read_request(
-        self, method: str, path: str, body: bytes, margin: int
+        self, method: str, path: str, body: bytes | Json, margin: int
     ) -> RequestFacts:
         """Read a request; never fails, whatever the bytes."""
         endpoint = _endpoint(method, path)

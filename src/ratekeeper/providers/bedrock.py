@@ -30,7 +30,7 @@ class BedrockShapes:
     usage_name = "usage"
 
     def read_request(
-        self, method: str, path: str, body: bytes, margin: int
+        self, method: str, path: str, body: bytes | Json, margin: int
     ) -> RequestFacts:
         """Read a request; never fails, whatever the bytes."""
         match = _PATH.search(shapes.clean_path(path))

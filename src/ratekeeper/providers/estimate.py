@@ -99,6 +99,7 @@ def quarter(text: str) -> int:
     return -(-len(text) // CHARS_PER_TOKEN)
 
 
+_WRITER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 _CARRIERS = ("role", "content", "output")  # what is counted apart, or not at all
 _TEXTS = ("text", "input_text", "output_text")
 _IMAGES = {"image_url", "input_image", "image", "computer_screenshot"}
@@ -188,6 +189,8 @@ class Prompt:
 
     def _part(self, part: dict[str, object]) -> list[object]:
         """Count one part; return what lies in it, still to be counted."""
+        if "type" not in part:
+            return self._written(part)
         match part:
             case {"type": str(kind)} if kind in _IMAGES:
                 self.fixed += _image(part, self.model)
@@ -210,12 +213,11 @@ class Prompt:
         Returns what it carries, still to be counted.
         """
         rest = {k: v for k, v in part.items() if k not in _CARRIERS}
-        try:
-            written = json.dumps(rest, ensure_ascii=False, separators=(",", ":"))
-        except RecursionError:  # deeper than it can be written: piece by piece
-            return [*part, *part.values()]
         if rest:
-            self._text(written)
+            try:
+                self._text(_WRITER.encode(rest))
+            except RecursionError:  # deeper than it can be written: piece by piece
+                return [*part, *part.values()]
         return [part.get("content"), part.get("output")]
 
 

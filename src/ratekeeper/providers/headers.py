@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import functools
 import re
 import zoneinfo
 from collections.abc import Iterable, Mapping
@@ -23,13 +24,14 @@ ABSURD_US = 31 * DAY  # no provider's window is longer than a month
 _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 _MILLISECOND = 1000
 _LONGEST_VALUE = 64  # the longest sensible value, an HTTP-date, has 33 characters
+_LONGEST_COUNT = 15  # digits
 _LONGEST_TEXT = 4096  # of an error message, looked at for a hint
 _FIRST_EPOCH_S = 1_000_000_000  # 2001: a smaller number is a duration
 _FIRST_EPOCH_MS = 100_000_000_000  # the year 5138 as seconds, 1973 as milliseconds
+_SHORTEST_MOMENT = 10  # characters, of an epoch in seconds
 _FIRST_ABSURD_EPOCH = 100_000_000_000_000
 
 _NUMBER = re.compile(r"([0-9]{1,15})(?:\.([0-9]{0,20}))?", re.ASCII)
-_COUNT = re.compile(r"[0-9]{1,15}", re.ASCII)
 _GO = re.compile(
     r"(?=[0-9])"
     r"(?:([0-9]{1,9}(?:\.[0-9]{1,9})?)h)?"
@@ -122,15 +124,25 @@ class HeaderRow:
     repeats: bool = False
 
 
-def fold(headers: HeaderSource) -> dict[str, str]:
+def names_of(rows: Iterable[HeaderRow]) -> frozenset[str]:
+    """Return the names of all headers that `read_readings` looks at."""
+    named = [(row.limit, row.remaining, row.reset, row.period) for row in rows]
+    return frozenset(["date"]).union(*named)
+
+
+def fold(headers: HeaderSource, names: frozenset[str] | None = None) -> dict[str, str]:
     """Return headers by lower-case name; what is said twice, differently, is joined.
 
     A joined value is no number and no date, so that it is ignored by whoever reads it.
+    With `names`, the others are left out.
     """
     pairs = headers.items() if isinstance(headers, Mapping) else headers
     folded: dict[str, str] = {}
     for name, value in pairs:
-        name, value = name.lower(), value.strip(" \t")  # noqa: PLW2901 - normalised
+        name = name.lower()  # noqa: PLW2901 - normalised
+        if names is not None and name not in names:
+            continue
+        value = value.strip(" \t")  # noqa: PLW2901 - normalised
         other = folded.setdefault(name, value)
         if other != value:
             folded[name] = f"{other}, {value}"
@@ -213,6 +225,7 @@ def read_rfc3339(value: str) -> int | None:
     return _micros(moment) + _fraction(fraction or "", SECOND)
 
 
+@functools.lru_cache(maxsize=1024)  # what is whole again in 6ms now is so next time
 def read_go_duration(value: str) -> int | None:
     """Read a duration as Go prints it: 12ms, 1.146s, 6m0s, 1h2m3.5s."""
     match = _GO.fullmatch(value)
@@ -306,7 +319,8 @@ def read_readings(
         if row.repeats and limit in others:
             continue
         period = _count(fields.get(row.period))
-        if answered is None:
+        reset = fields.get(row.reset)
+        if answered is None and reset is not None and len(reset) >= _SHORTEST_MOMENT:
             date = read_http_date(fields.get("date"), now_us)
             answered = now_us if date is None else date
         readings.append(
@@ -315,7 +329,9 @@ def read_readings(
                 window_us=period * SECOND if period else row.window_us,
                 limit=limit,
                 remaining=remaining,
-                full_after_us=read_reset(fields.get(row.reset), answered),
+                full_after_us=read_reset(
+                    reset, now_us if answered is None else answered
+                ),
             )
         )
     return tuple(readings)
@@ -355,9 +371,9 @@ def month_end_us(now_us: int) -> int:
 
 
 def _count(value: str | None) -> int | None:
-    if value is None or not _COUNT.fullmatch(value):
+    if value is None or not value.isdecimal() or not value.isascii():
         return None
-    return int(value)
+    return int(value) if len(value) <= _LONGEST_COUNT else None
 
 
 def _scaled(value: str | None, scale: int) -> int | None:

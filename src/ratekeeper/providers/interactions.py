@@ -25,7 +25,7 @@ class InteractionShapes:
     usage_name = "usage"
 
     def read_request(
-        self, method: str, path: str, body: bytes, margin: int
+        self, method: str, path: str, body: bytes | Json, margin: int
     ) -> RequestFacts:
         """Read a request; never fails, whatever the bytes."""
         path = shapes.clean_path(path)

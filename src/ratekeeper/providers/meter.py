@@ -48,6 +48,8 @@ def meter(
 def _completed(usage: Usage, facts: RequestFacts, output: int) -> Usage:
     """Return a report with its output, and with an input: no prompt has no tokens."""
     put = usage.input_tokens or facts.input_tokens
+    if put == usage.input_tokens and output == usage.output_tokens:
+        return usage
     return dataclasses.replace(usage, input_tokens=put, output_tokens=output)
 
 

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
         Verdict,
     )
     from ratekeeper.providers.headers import HeaderSource
-    from ratekeeper.providers.shapes import Shapes
+    from ratekeeper.providers.shapes import Json, Shapes
     from ratekeeper.providers.verdict import ErrorFacts, Row
 
 _SHAPES: Mapping[Dialect, Shapes] = {
@@ -120,6 +120,10 @@ class Provider:
     refunds: frozenset[str] = frozenset()
     cached_free: bool = False
     guard_us: int = GUARD_US
+    _shown_by: frozenset[str] = dataclasses.field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_shown_by", headers.names_of(self.shows))
 
     def account(self) -> Account:
         """Return what the engine must know of an account here."""
@@ -153,8 +157,11 @@ class Provider:
                     f"{self.title}'s own API is not below {self.base_url}: {self.native}"
                 )
 
-    def read_request(self, method: str, path: str, body: bytes) -> RequestFacts:
-        """Read a request; never fails, whatever the bytes."""
+    def read_request(self, method: str, path: str, body: bytes | Json) -> RequestFacts:
+        """Read a request; never fails, whatever the bytes.
+
+        Whoever has decoded its JSON already may give the object instead.
+        """
         own = _SHAPES[self.speaks]
         facts = own.read_request(method, path, body, self.margin)
         if facts.endpoint is Endpoint.OTHER:
@@ -218,7 +225,8 @@ class Provider:
 
     def readings(self, headers_: HeaderSource, now_us: int) -> tuple[Reading, ...]:
         """Return the limits that an answer's headers show."""
-        return headers.read_readings(self.shows, headers.fold(headers_), now_us)
+        fields = headers.fold(headers_, self._shown_by)
+        return headers.read_readings(self.shows, fields, now_us)
 
     def refusal(
         self,

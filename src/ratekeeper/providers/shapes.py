@@ -48,7 +48,7 @@ class Shapes(Protocol):
     usage_name: str
 
     def read_request(
-        self, method: str, path: str, body: bytes, margin: int
+        self, method: str, path: str, body: bytes | Json, margin: int
     ) -> RequestFacts:
         """Read a request; `margin` is what the input estimate is raised to, in %."""
 
@@ -76,9 +76,9 @@ def read_json(data: bytes | str) -> object:
         return None
 
 
-def read_object(data: bytes | str) -> Json | None:
-    """Parse a JSON object; None where it is none."""
-    value = read_json(data)
+def read_object(data: bytes | str | Json) -> Json | None:
+    """Parse a JSON object; None where it is none. One that is parsed stays as it is."""
+    value = data if isinstance(data, dict) else read_json(data)
     return value if isinstance(value, dict) else None
 
 
@@ -136,7 +136,7 @@ def _number(value: object) -> int:
     return value if type(value) is int else 0
 
 
-def unreadable(endpoint: Endpoint, body: bytes) -> RequestFacts:
+def unreadable(endpoint: Endpoint, body: bytes | Json) -> RequestFacts:
     """Return the facts of a body that is no JSON object: a guess by its length."""
     return RequestFacts(
         endpoint=endpoint, input_tokens=-(-len(body) // _BYTES_PER_TOKEN)
