@@ -187,14 +187,19 @@ class MemoryStore:
                     learns = learns or scope.learns
                 at = 0
                 for meter in meters:
-                    if meter.attention or meter.wait_us(costs[at], now):
+                    if meter.attention:
+                        # A pace or a pause may let it pass; whoever waits may not be
+                        # overtaken.
+                        if meter.line is not None or meter.delay_us(costs[at], now):
+                            return None
+                    elif meter.wait_us(costs[at], now):
                         return None
                     at += 1
                 if learns:
                     return meters, now, _gone(meters, costs, now)
                 at = 0
                 for meter in meters:
-                    meter.admit(costs[at], now)
+                    meter.grant(costs[at], now)
                     at += 1
                 return meters, now, None
             finally:
