@@ -41,7 +41,7 @@ class Turn:
 class Way:
     """Whose limits a call goes through; the first `split` of them are ours."""
 
-    __slots__ = ("is_durable", "money", "split", "targets", "theirs")
+    __slots__ = ("is_durable", "money", "split", "targets", "theirs", "watched")
 
     def __init__(self, ours: Sequence[Target], theirs: Sequence[Target]) -> None:
         self.targets = (*ours, *theirs)
@@ -49,6 +49,7 @@ class Way:
         rules = [rule for scope, _ in self.targets for rule in scope.rules]
         self.split = sum(len(scope.rules) for scope, _ in ours)
         self.money = tuple(rule.limit for rule in rules if rule.limit.is_money)
+        self.watched = tuple(at for at, rule in enumerate(rules) if rule.shadow)
         self.is_durable = any(rule.is_durable for rule in rules)
 
     def costs(self, ours: Costs, theirs: Costs, money: Mapping[str, int]) -> list[int]:
@@ -90,6 +91,11 @@ class Pass(Grant):
         self._split = way.split
         self.ours: Mapping[str, int] | None = None  # how to settle what is ours
         self._keep_slots()
+
+    def missed(self, way: Way) -> list[str]:
+        """Return the watched limits that would have denied the call."""
+        meters = [self._meters[at] for at in way.watched]
+        return [one.text for one in meters if one.missed_us == self._taken_us]
 
     def _named(self, unit: str | None, window_s: float | None) -> Sequence[Meter]:
         """Return the limits that a refusal speaks of: none of ours."""

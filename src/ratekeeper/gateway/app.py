@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from ratekeeper.config.model import Config
+    from ratekeeper.gateway.upstream import Account
     from ratekeeper.runtime.clock import Clock
 
 
@@ -136,12 +137,26 @@ class Gateway:
         self.roster.rekey(self._keys.records())
         return secret
 
+    def tell_of(self, account: Account) -> None:
+        """Tell the observer of an account that has closed, or is open again."""
+        wait_us = account.wait_us(self.now_us())
+        if wait_us and not account.is_told:
+            why = account.aside_why or "it fails again and again"
+            self.observer.set_aside(account.name, why, wait_us)
+        elif account.is_told and not wait_us:
+            self.observer.back(account.name)
+        account.is_told = wait_us > 0
+
     async def _tend(self) -> None:
         """Hear of keys that others make and revoke, and let the observer do its part."""
         seen = self._keys.version()
         while True:
             await asyncio.sleep(_TEND_S)
             self.observer.tick()
+            for upstream in self.roster.upstreams.values():
+                for account in upstream.accounts:
+                    if account.is_told:
+                        self.tell_of(account)
             try:
                 version = self._keys.version()
                 if version != seen:

@@ -404,7 +404,11 @@ class Call:
             raise Refused(Fault.UNAVAILABLE, str(error)) from error
         if isinstance(passed, Waiter):
             raise self._busy(offer.way, passed)
-        self.waited_us += gateway.now_us() - now if passed.waited_s else 0
+        if passed.waited_s:
+            self.waited_us += gateway.now_us() - now
+        if offer.way.watched:
+            for limit in passed.missed(offer.way):
+                gateway.observer.shadowed(caller.name, limit)
         return passed
 
     def _busy(self, way: Way, waiter: Waiter) -> Refused:
@@ -459,6 +463,7 @@ class Call:
         """Settle an attempt that got no answer; True where another is to be made."""
         account = trial.account
         account.breaker.failed(self.gateway.now_us())
+        self.gateway.tell_of(account)
         if error.was_sent:
             trial.unanswered()
         else:
@@ -476,6 +481,7 @@ class Call:
         fields = answer.fields()
         verdict = trial.judge(answer.status, fields, head)
         account.judged(verdict, self.gateway.now_us())
+        self.gateway.tell_of(account)
         again = (
             verdict.kind in _ELSEWHERE
             and (verdict.kind in _SAME_AGAIN or self._has_others(account, tried))

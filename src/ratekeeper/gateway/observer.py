@@ -8,19 +8,21 @@ Refusals are counted and told once a minute, however many there are.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import logging
 import re
 from collections import Counter
+from collections.abc import Mapping  # noqa: TC003 - msgspec reads it
 from typing import TYPE_CHECKING, NamedTuple
 
+import msgspec
+
 from ratekeeper.core import units
+from ratekeeper.gateway.reply import Fault  # noqa: TC001 - msgspec reads it
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
-    from ratekeeper.gateway.reply import Fault
 
 _log = logging.getLogger("ratekeeper.gateway")
 
@@ -31,8 +33,7 @@ _LONGEST = 80  # characters of a name: a model's may be anything
 _PLAIN = re.compile(r"[A-Za-z0-9._:/@+$%*-]+", re.ASCII)
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Done:
+class Done(msgspec.Struct, frozen=True, kw_only=True):
     """One request that is over.
 
     `status` is 0 where the caller had gone before there was one; `fault` and `limit`
@@ -55,7 +56,7 @@ class Done:
     took_us: int = 0
     input_tokens: int | None = None
     output_tokens: int | None = None
-    cost_nano: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    cost_nano: Mapping[str, int] = {}
     attempts: int = 0
 
 

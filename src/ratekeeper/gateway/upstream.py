@@ -65,6 +65,7 @@ class Account:
         self.breaker = Breaker()
         self.aside_until_us = 0
         self.aside_why = ""
+        self.is_told = False  # of its being closed, and not yet of its being open again
         self._scope = scope
         self._is_learned = is_learned
         self._beside = beside
