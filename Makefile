@@ -6,7 +6,7 @@ BIN := .venv/bin
 PEERS := .venv-peers/bin/python
 
 .PHONY: help demo test quick check lint types imports coverage fix lock clean run dev
-.PHONY: bench-import peers bench-quota bench-engine bench-http bench-outage bench-tokens picture
+.PHONY: bench-import peers bench-quota bench-engine bench-http bench-outage bench-tokens picture timing
 
 help: ## say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1 \t\2/' | expand -t 24
@@ -64,6 +64,9 @@ bench-outage: dev ## what a provider that is down for five minutes is sent (3 mi
 
 bench-tokens: peers ## how far estimates of tokens are off, and what they cost (2 min)
 	@$(PEERS) -m benchmarks.tokens $(ARGS)
+
+timing: dev ## whether the time a wrong client key takes tells how wrong it is (3 min)
+	@$(BIN)/python -m tests.security.timing $(ARGS)
 
 picture: dev ## draw docs/algorithms.svg
 	@$(BIN)/python tools/picture.py

@@ -240,12 +240,20 @@ def test_keys_whose_secret_is_lost_are_an_error_not_a_new_secret(path: Path) -> 
     with _opened(path) as store:
         _create(store)
         secret_path(path).unlink()
-        with pytest.raises(ConfigError, match="is not beside it: put it back"):
+        with pytest.raises(ConfigError, match="is not there: put it back"):
             store.hasher({})
 
         assert not secret_path(path).exists()
         with pytest.raises(ConfigError, match=f"another secret than {VARIABLE} holds"):
             store.hasher({VARIABLE: "f" * 32})
+
+
+def test_keys_of_a_config_hold_on_to_their_secret_too(path: Path) -> None:
+    with _opened(path) as store:
+        store.hasher({}, has_written=True)
+        secret_path(path).unlink()
+        with pytest.raises(ConfigError, match="is not there: put it back"):
+            store.hasher({}, has_written=True)
 
 
 def test_without_keys_another_secret_may_come(path: Path) -> None:

@@ -22,7 +22,7 @@ from ratekeeper.errors import (
     RatekeeperError,
 )
 
-COMMANDS = ("demo", "serve", "simulate", "check-key", "check-config")
+COMMANDS = ("demo", "serve", "simulate", "check-key", "check-config", "keys")
 
 FAILED = 1
 BAD_USAGE = 2

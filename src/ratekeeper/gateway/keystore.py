@@ -93,10 +93,13 @@ class KeyStore:
                     f"form {schema}, known here is {_SCHEMA}): update this one"
                 )
 
-    def hasher(self, environ: Mapping[str, str]) -> Hasher:
+    def hasher(
+        self, environ: Mapping[str, str], *, has_written: bool = False
+    ) -> Hasher:
         """Return what hashes the secrets of this file; at first, its pepper is made.
 
-        Raises `ConfigError` where the pepper is not the one its keys were made with.
+        `has_written` says that a config holds keys beside those of the file. Raises
+        `ConfigError` where the pepper is not the one that keys were made with.
         """
         path = self._database.path
         with self._database.writing() as connection:  # so that one process makes it
@@ -105,13 +108,13 @@ class KeyStore:
                 connection,
                 "SELECT count(*) FROM client_keys WHERE revoked_us IS NULL",
             )
-            pepper = _pepper(path, environ, may_make=not in_use)
-            hasher = Hasher(pepper)
+            is_bound = bool(kept) and bool(in_use or has_written)
+            hasher = Hasher(_pepper(path, environ, may_make=not is_bound))
             seal = hasher.digest(_SEALED)
             if kept != seal:
-                if in_use:
+                if is_bound:
                     raise ConfigError(
-                        f"the client keys in {path} were made with another secret than "
+                        "the client keys were made with another secret than "
                         f"{_place(path, environ)} holds: put the one before back"
                     )
                 connection.execute("UPDATE client_keys_state SET seal = ?", (seal,))
@@ -144,20 +147,17 @@ class KeyStore:
         """
         terms = msgspec.json.encode(terms_of(said)).decode()
         with self._changing() as connection:
-            found = connection.execute(
-                "SELECT revoked_us FROM client_keys WHERE name = ?", (said.name,)
-            ).fetchone()
-            if found is not None:
-                what = "was revoked" if found[0] is not None else "is there already"
-                raise ConfigError(
-                    f"a client key '{said.name}' {what}: give the new one another name"
-                    + ("" if found[0] is not None else f", or: keys rotate {said.name}")
-                )
+            _free(connection, said.name)
             connection.execute(
                 "INSERT INTO client_keys (name, digest, terms, created_us) "
                 "VALUES (?, ?, ?, ?)",
                 (said.name, said.hash, terms, now_us),
             )
+
+    def check_free(self, name: str) -> None:
+        """Raise `ConfigError` where a name is taken."""
+        with self._database.reading() as connection:
+            _free(connection, name)
 
     def revoke(self, name: str, now_us: int) -> None:
         """Let a key in no more, its secret before the last included."""
@@ -213,6 +213,23 @@ def _stored(row: tuple[Any, ...]) -> StoredKey:
     )
 
 
+def _free(connection: sqlite3.Connection, name: str) -> None:
+    """Raise `ConfigError` where a name is taken, by a key that was revoked as well."""
+    found = connection.execute(
+        "SELECT revoked_us FROM client_keys WHERE name = ?", (name,)
+    ).fetchone()
+    if found is None:
+        return
+    if found[0] is not None:
+        raise ConfigError(
+            f"a client key '{name}' was revoked: give the new one another name"
+        )
+    raise ConfigError(
+        f"a client key '{name}' is there already: give the new one another name, or "
+        f"this one a new secret (keys rotate {name})"
+    )
+
+
 def _in_use(connection: sqlite3.Connection, name: str) -> None:
     """Raise `ConfigError` where there is no such key, or it was revoked."""
     names = dict(connection.execute("SELECT name, revoked_us FROM client_keys"))
@@ -239,8 +256,8 @@ def _pepper(path: Path, environ: Mapping[str, str], *, may_make: bool) -> bytes:
     if not beside.exists():
         if not may_make:
             raise ConfigError(
-                f"{path} holds client keys, and {beside.name}, which they were hashed "
-                f"with, is not beside it: put it back, or set {VARIABLE} to what it held"
+                f"{beside}, which the client keys were hashed with, is not there: put "
+                f"it back, or set {VARIABLE} to what it held"
             )
         _write(beside, secrets.token_urlsafe(_PEPPER_BYTES))
     found = beside.read_bytes().strip()

@@ -1,0 +1,39 @@
+"""The time a wrong client key takes does not tell how wrong it is.
+
+A million samples: `make timing`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tests.security.timing import MOST_T, Find, least, near, unknown
+
+SAMPLES = 20_000
+
+
+def test_a_key_with_one_other_character_takes_as_long_as_any() -> None:
+    assert abs(least(near, unknown, SAMPLES).t) < MOST_T
+
+
+def _leaky(keys: Sequence[str]) -> Find:
+    """Find a key by its characters, as nobody should."""
+    tree: dict[str, object] = {}
+    for key in keys:
+        branch = tree
+        for character in key:
+            branch = branch.setdefault(character, {})  # type: ignore[assignment]
+
+    def find(secret: str) -> object:
+        branch = tree
+        for character in secret:
+            branch = branch.get(character)  # type: ignore[assignment]
+            if branch is None:
+                break
+        return branch
+
+    return find
+
+
+def test_a_search_that_ends_at_the_first_wrong_character_would_be_seen() -> None:
+    assert abs(least(near, unknown, SAMPLES, finder=_leaky).t) >= MOST_T
