@@ -65,7 +65,7 @@ class Gateway:
         self._clock = clock
         self._journal = Journal(self._database)
         self.store = MemoryStore(clock=clock, journal=self._journal)
-        self.now_us = self.store.now_us
+        self.now_us = self.store.clock.now_us  # no other thread reads it
         self.observer = Observer() if observer is None else observer(self.now_us)
         self.roster = self._compiled(config)
         self.roster.enforce()

@@ -114,6 +114,7 @@ class Call:
         self.gateway = gateway
         self.method: str = scope["method"]
         self.headers: list[tuple[bytes, bytes]] = scope["headers"]
+        self._fields: dict[bytes, bytes] = dict(self.headers)
         self.raw_path: bytes = scope["raw_path"]
         self.query: bytes = scope["query_string"]
         self.receive = receive
@@ -139,7 +140,7 @@ class Call:
 
     def field(self, name: bytes) -> bytes:
         """Return a header of the request, b"" where there is none."""
-        return next((value for key, value in self.headers if key == name), b"")
+        return self._fields.get(name, b"")
 
     async def run(self) -> None:
         """Answer it, whatever happens."""
@@ -565,6 +566,8 @@ class Call:
                 usage,
                 cost,
             )
+        if refused is None and not gateway.observer.hears_all:
+            return
         gateway.observer.done(
             Done(
                 request_id=self.id,
@@ -610,7 +613,7 @@ class Call:
         """Return what the gateway itself says on an answer."""
         return [
             (b"x-ratekeeper-request-id", self.id.encode()),
-            (b"x-ratekeeper-waited-ms", str(-(-self.waited_us // 1000)).encode()),
+            (b"x-ratekeeper-waited-ms", b"%d" % -(-self.waited_us // 1000)),
             *self.quota(),
         ]
 

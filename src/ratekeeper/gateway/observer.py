@@ -63,6 +63,11 @@ class Done(msgspec.Struct, frozen=True, kw_only=True):
 class Observer:
     """Listens to a gateway, and does nothing: what it does not want it leaves out."""
 
+    @property
+    def hears_all(self) -> bool:
+        """Whether it wants to hear of requests that went well."""
+        return False
+
     def done(self, done: Done) -> None:
         """Hear of a request that is over, however it ended."""
 
@@ -156,6 +161,11 @@ class Log(Observer):
         self._level = logging.INFO if requests else logging.DEBUG
         self._as_json = as_json
         self._tally = Tally()
+
+    @property
+    def hears_all(self) -> bool:
+        """Whether requests are told that went well."""
+        return _log.isEnabledFor(self._level)
 
     def done(self, done: Done) -> None:
         """Count a refusal, and tell of the request where requests are told."""

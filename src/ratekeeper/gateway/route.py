@@ -8,6 +8,7 @@ give away an account itself (organizations, ephemeral tokens) are not in it. Pur
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 import urllib.parse
 
@@ -104,14 +105,28 @@ class Route:
         return words[2] if words[1].startswith("v1") and len(words) > 2 else words[1]  # noqa: PLR2004 - "", version, word
 
 
+_EITHER = Route(Dialect.OPENAI, "")  # the caller's headers tell
+
+
 def find(raw_path: bytes, headers: list[tuple[bytes, bytes]]) -> Route | None:
     """Return the route of a path, None where there is none."""
+    found = _find(raw_path)
+    if found is not _EITHER:
+        return found
+    path = raw_path.decode("latin-1").rstrip("/")
+    if _is_anthropic(headers):
+        return Route(Dialect.ANTHROPIC, path)
+    return Route(Dialect.OPENAI, path.removeprefix("/v1"))
+
+
+@functools.lru_cache(maxsize=1024)  # most calls ask for a few paths
+def _find(raw_path: bytes) -> Route | None:
     path = raw_path.decode("latin-1")
     if not is_plain(path):
         return None
     path = path.rstrip("/")
     if path.startswith("/v1/"):
-        return _of_v1(path.removeprefix("/v1"), headers)
+        return _of_v1(path.removeprefix("/v1"))
     if path.startswith("/anthropic/v1/"):
         return _in(_ANTHROPIC, Dialect.ANTHROPIC, path.removeprefix("/anthropic"))
     if path.startswith("/p/"):
@@ -137,10 +152,11 @@ def guessed(raw_path: bytes, headers: list[tuple[bytes, bytes]]) -> Dialect:
     return Dialect.OPENAI
 
 
-def _of_v1(rest: str, headers: list[tuple[bytes, bytes]]) -> Route | None:
+def _of_v1(rest: str) -> Route | None:
     family = rest.split("/")[1]
-    anthropic = _is_anthropic(headers) if family in _SHARED else family in _ANTHROPIC
-    if anthropic:
+    if family in _SHARED:
+        return _EITHER
+    if family in _ANTHROPIC:
         return Route(Dialect.ANTHROPIC, f"/v1{rest}")
     return _in(_OPENAI, Dialect.OPENAI, rest)
 
