@@ -12,6 +12,9 @@ from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
+
+_KEPT = ("PATH", "PYTHONPATH", "HOME", "COVERAGE_PROCESS_START", "COVERAGE_FILE")
 
 START = [
     sys.executable,
@@ -33,7 +36,7 @@ def run(*arguments: str, timeout: float = 15) -> subprocess.CompletedProcess[str
 
 
 class Served:
-    """A `ratekeeper simulate` that is running."""
+    """A server that is running."""
 
     def __init__(self, process: subprocess.Popen[str], greeting: str) -> None:
         self.process = process
@@ -64,6 +67,26 @@ def simulate(*arguments: str) -> Iterator[Served]:
         assert process.stdout is not None
         try:
             yield Served(process, _greeting(process.stdout, "--json" in arguments))
+        finally:
+            if process.poll() is None:
+                process.kill()
+
+
+@contextlib.contextmanager
+def serve(folder: Path, *arguments: str, **environ: str) -> Iterator[Served]:
+    """Start `ratekeeper serve --json` in a folder, with this environment alone."""
+    kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
+    with subprocess.Popen(
+        [*START, "serve", "--json", "--listen", "127.0.0.1:0", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=folder,
+        env={**kept, **environ},
+    ) as process:
+        assert process.stdout is not None
+        try:
+            yield Served(process, process.stdout.readline())
         finally:
             if process.poll() is None:
                 process.kill()

@@ -1,0 +1,202 @@
+"""`ratekeeper serve`, run as a person does: what it serves, says, and how it ends."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from tests.cli.running import START, Served, serve, simulate
+from tests.gateway import gates
+
+OPENAI = "sk-test-0123456789abcdefghijklmnopqrstuvwxyz"
+
+
+def _chat(served: Served, key: str) -> httpx2.Response:
+    body = {"model": "gpt-4o", "max_tokens": 5, "messages": gates.MESSAGES}
+    return httpx2.post(
+        f"{served.facts['url']}/v1/chat/completions",
+        headers={"authorization": f"Bearer {key}"},
+        json=body,
+        timeout=10,
+    )
+
+
+def test_with_nothing_at_hand_it_serves_a_simulated_provider(tmp_path: Path) -> None:
+    with serve(tmp_path) as served:
+        facts = served.facts
+        reply = _chat(served, facts["client_key"])
+        code, _, err = served.end(signal.SIGTERM)
+
+    assert ["openai", "anthropic"] == facts["providers"]
+    assert "a simulated provider" == facts["config"]
+    assert 200 == reply.status_code
+    assert (0, "") == (code, err)
+
+
+def test_the_keys_of_the_environment_are_never_spent_for_strangers(
+    tmp_path: Path,
+) -> None:
+    with serve(tmp_path, OPENAI_API_KEY=OPENAI) as served:
+        facts = served.facts
+        statuses = [_chat(served, key).status_code for key in ("x", OPENAI)]
+
+    assert "the environment" == facts["config"]
+    assert ["openai"] == facts["providers"]
+    assert [401, 401] == statuses
+
+
+def test_a_client_key_is_shown_once(tmp_path: Path) -> None:
+    shown = []
+    for _ in range(2):
+        with serve(tmp_path, OPENAI_API_KEY=OPENAI) as served:
+            shown.append(served.facts["client_key"])
+            served.end(signal.SIGTERM)
+
+    assert shown[0].startswith("rk-")
+    assert shown[1] is None
+
+
+def test_it_is_up_within_a_second(tmp_path: Path) -> None:
+    took = []
+    for _ in range(3):
+        begun = time.monotonic()
+        with serve(tmp_path, OPENAI_API_KEY=OPENAI) as served:
+            assert served.facts["url"]
+            took.append(time.monotonic() - begun)
+            served.end(signal.SIGTERM)
+
+    # A second on a machine of its own; this one may be shared by every test.
+    assert min(took) < 2.0
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+def test_it_ends_when_told_to(tmp_path: Path, how: signal.Signals) -> None:
+    with serve(tmp_path, OPENAI_API_KEY=OPENAI) as served:
+        code, _, err = served.end(how)
+
+    assert (0, "") == (code, err)
+
+
+CONFIG = """\
+providers:
+  openai:
+    base_url: {url}
+    accounts: [{{api_key: "env:OPENAI_API_KEY", limits: [500 rpm]}}]
+client_keys:
+  - {{name: app, hash: "{hash}", limits: [{limit}], max_wait: 0s}}
+"""
+
+
+def test_a_config_is_served_and_loaded_anew(tmp_path: Path) -> None:
+    file = tmp_path / "ratekeeper.yaml"
+    with simulate("openai", "--json") as provider:
+        terms = {"url": provider.facts["base_url"], "hash": gates.digest()}
+        file.write_text(CONFIG.format(limit="1 request/day", **terms))
+        environ = {"OPENAI_API_KEY": OPENAI, "RATEKEEPER_SECRET": gates.PEPPER}
+        with serve(tmp_path, **environ) as served:
+            before = [_chat(served, gates.SECRET).status_code for _ in range(2)]
+            file.write_text(CONFIG.format(limit="1 reqest/day", **terms))
+            served.process.send_signal(signal.SIGHUP)
+            time.sleep(0.5)
+            broken = _chat(served, gates.SECRET).status_code
+            file.write_text(CONFIG.format(limit="2 requests/day", **terms))
+            served.process.send_signal(signal.SIGHUP)
+            deadline, after = time.monotonic() + 5, 0
+            while after != 200 and time.monotonic() < deadline:
+                after = _chat(served, gates.SECRET).status_code
+                time.sleep(0.05)
+            _, _, err = served.end(signal.SIGTERM)
+
+    assert "ratekeeper.yaml" == served.facts["config"]
+    assert [200, 429, 429, 200] == [*before, broken, after]
+    assert "ratekeeper.yaml:6: client_keys[0].limits[0]" in err
+
+
+def _failed(folder: Path, *words: str, **environ: str) -> tuple[int, str]:
+    done = subprocess.run(
+        [*START, "serve", *words],
+        cwd=folder,
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": os.environ.get("PYTHONPATH", "")}
+        | environ,
+        capture_output=True,
+        text=True,
+        timeout=15,
+        check=False,
+    )
+    return done.returncode, done.stderr
+
+
+def test_a_wrong_config_is_refused_with_line_and_near_match(tmp_path: Path) -> None:
+    (tmp_path / "gate.yaml").write_text("providers: {}\nclient_kyes: []\n")
+
+    code, err = _failed(tmp_path, "-c", "gate.yaml")
+
+    assert 2 == code
+    assert "gate.yaml:2: client_kyes: not a known name" in err
+    assert "did you mean 'client_keys'?" in err
+
+
+def test_a_variable_that_is_not_set_is_named(tmp_path: Path) -> None:
+    text = "providers: {openai: {accounts: [{api_key: 'env:MY_KEY', limits: [1 rpm]}]}}"
+    (tmp_path / "gate.yaml").write_text(text)
+
+    code, err = _failed(tmp_path, "-c", "gate.yaml")
+
+    assert 2 == code
+    assert "MY_KEY is not set" in err
+
+
+def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
+    with serve(tmp_path, OPENAI_API_KEY=OPENAI) as served:
+        taken = served.facts["url"].removeprefix("http://")
+        other = tmp_path / "other"
+        other.mkdir()
+        code, err = _failed(other, "--listen", taken, OPENAI_API_KEY=OPENAI)
+
+    assert 2 == code
+    assert taken.rpartition(":")[2] in err
+
+
+def test_two_gateways_do_not_share_one_file(tmp_path: Path) -> None:
+    with serve(tmp_path, OPENAI_API_KEY=OPENAI):
+        words = ("--listen", "127.0.0.1:0")
+        code, err = _failed(tmp_path, *words, OPENAI_API_KEY=OPENAI)
+
+    assert 2 == code
+    assert "ratekeeper.db" in err
+
+
+def test_the_curl_line_it_prints_works(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [*START, "serve", "--listen", "127.0.0.1:0"],
+        cwd=tmp_path,
+        env={
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": os.environ.get("PYTHONPATH", ""),
+        },
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        try:
+            line = next(one for one in process.stdout if one.startswith("  curl"))
+            words = shlex.split(line)
+            headers = dict(
+                words[at + 1].split(": ", 1)
+                for at, word in enumerate(words)
+                if word == "-H"
+            )
+            reply = httpx2.post(
+                words[1], headers=headers, content=words[-1], timeout=10
+            )
+        finally:
+            process.terminate()
+
+    assert 200 == reply.status_code
