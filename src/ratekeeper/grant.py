@@ -175,24 +175,6 @@ class Grant:
             self._meters, self._costs, self._taken_us, actual, counted_us
         )
 
-    def split(self, at: int) -> tuple[Grant, Grant]:
-        """Part it in two that end apart: its first `at` limits, and the others.
-
-        For limits of one call that count it differently. The second hears what the
-        provider says, so an account's limits come last. This grant is then closed.
-        """
-        store, meters, costs = self._store, self._meters, self._costs
-        is_kept = self._renewal is not None
-        is_open = self._close("split")
-        own = Grant(store, meters[:at], costs[:at], self._taken_us)
-        rest = Grant(store, meters[at:], costs[at:], self._taken_us, self._waiter)
-        rest._learns = self._learns
-        for part in (own, rest):
-            part._open = is_open  # noqa: SLF001 - one of its own
-            if is_open and is_kept:
-                part._keep_slots()  # noqa: SLF001 - one of its own
-        return own, rest
-
     def hold_again(self, hold_us: int) -> bool:
         """Hold its concurrency slots for so long from now on.
 

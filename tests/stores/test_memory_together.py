@@ -1,8 +1,7 @@
-"""Several keys that grant together: the direct path, parts of a grant, and room."""
+"""Several keys that grant together: the direct path and room."""
 
 from __future__ import annotations
 
-import asyncio
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
@@ -13,10 +12,9 @@ from hypothesis import strategies as st
 from ratekeeper import ConfigError, Limiter, MemoryStore
 from ratekeeper.core.line import State, Waiter
 from ratekeeper.core.meter import NEVER
-from ratekeeper.core.reading import Reading
 from ratekeeper.core.units import MINUTE, SECOND, Nano
 from ratekeeper.grant import Grant
-from ratekeeper.testing import ManualClock, VirtualLoop, run_virtual
+from ratekeeper.testing import ManualClock
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -122,18 +120,6 @@ def test_the_direct_path_decides_as_the_line_does(calls: list[tuple[int, int]]) 
         assert line.used() == direct.used()
 
 
-def test_the_parts_of_a_grant_are_settled_apart() -> None:
-    three = Three()
-    grant = three.take()
-    assert grant is not None
-    own, account = grant.split(3)
-    own.settle(tokens=120)
-    account.settle(tokens=200)
-
-    assert [1, 0, 120, 1, 200] == three.used()
-    assert not grant.is_open
-
-
 def test_money_is_settled_in_billionths_as_in_sums() -> None:
     limiter = Limiter("$5/day")
     limiter.acquire(usd=1).settle(usd=Nano(250_000_000))
@@ -145,66 +131,14 @@ def test_money_is_settled_in_billionths_as_in_sums() -> None:
         limiter.acquire(usd=1).settle(usd=Nano(-1))
 
 
-def test_a_part_is_settled_once() -> None:
-    three = Three()
-    grant = three.take()
-    assert grant is not None
-    own, _ = grant.split(3)
-    own.settle(tokens=120)
-    own.settle(tokens=10)
-
-    assert 120 == three.used()[2]
-
-
-def test_a_grant_that_has_ended_has_no_open_parts() -> None:
-    three = Three()
-    grant = three.take()
-    assert grant is not None
-    grant.cancel()
-
-    assert [False, False] == [part.is_open for part in grant.split(3)]
-
-
-def test_the_part_of_the_account_hears_its_provider() -> None:
-    three = Three(account="openai")
-    grant = three.take()
-    assert grant is not None
-    own, account = grant.split(3)
-    account.answered([Reading(unit="requests", window_us=MINUTE, limit=2, remaining=1)])
-    account.settle(tokens=200)
-    own.settle(tokens=120)
-
-    assert "2 requests/minute" in str(three.limiters[2]._scope.rows[""][0].limit)
-    assert [1, 0, 120] == three.used()[:3]
-
-
 def test_a_refusal_pauses_the_account_and_not_the_caller() -> None:
     three = Three(account="openai")
     grant = three.take()
     assert grant is not None
-    own, account = grant.split(3)
-    account.refused(20)
-    own.settle(tokens=0)
+    grant.refused(20, tokens=0)
 
     assert 0 == three.store.room(three.targets[:2], COSTS[:3])[0]
     assert 20 * SECOND <= three.store.room(three.targets[2:], COSTS[3:])[0]
-
-
-def test_the_slots_of_parts_are_renewed() -> None:
-    loop = VirtualLoop()
-
-    async def use() -> list[int]:
-        three = Three(clock=loop.clock)
-        grant = three.take([1, SECOND, 1, 1, 1])
-        assert grant is not None
-        grant._keep_slots()
-        own, _ = grant.split(3)
-        await asyncio.sleep(10)
-        held = three.used()[1]
-        own.settle()
-        return [held, three.used()[1]]
-
-    assert [1, 0] == run_virtual(use(), loop)
 
 
 def test_room_is_the_wait_and_the_largest_share_in_use() -> None:

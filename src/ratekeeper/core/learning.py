@@ -9,7 +9,7 @@ a refusal means for it is said here. Pure: every `now` is integer microseconds.
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ratekeeper.core.gcra import Bucket, second_of
 from ratekeeper.core.meter import NEVER
@@ -45,8 +45,7 @@ class _Pace(Bucket):
         return False
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Mark:
+class Mark(NamedTuple):
     """How one limit stood when a call was granted."""
 
     amount: int  # of the limit, at that time
@@ -128,10 +127,11 @@ class Learner:
     def mark(self, now: int) -> Mark:
         """Return how things stand for a call that has just been granted."""
         meter = self._meter
-        left = meter.limit.amount - meter.used(now)
-        if self._most and meter.limit.window_us <= HOUR:
+        limit = meter.limit
+        left = limit.amount - meter.used(now)
+        if self._most and limit.window_us <= HOUR:
             left = min(left, self._most - meter.owed(now))
-        return Mark(meter.limit.amount, meter.charged, left)
+        return Mark(limit.amount, meter.charged, left)
 
     def tell(self, limit: Limit, now: int) -> None:
         """Put an amount in force that the operator has changed."""
@@ -180,12 +180,14 @@ class Learner:
 
     def heed(self, mark: Mark, reading: Reading | None, now: int) -> bool:
         """Learn from what an answer's headers show; True if that changes the amount."""
-        known, amount = self.is_known, self._meter.limit.amount
+        is_changed = False
         if reading is not None and reading.limit is not None and reading.limit > 0:
             shown = min(reading.limit, MAX_AMOUNT)
             if self._shown != shown:
+                known, amount = self.is_known, self._meter.limit.amount
                 self._shown = shown
                 self._apply(now)
+                is_changed = not known or amount != self._meter.limit.amount
         if self._ramp_us is not None:
             self._grow(now)
         else:
@@ -193,7 +195,7 @@ class Learner:
                 self._remain(mark, reading.remaining, now)
             if self._others_us is None:
                 self._step(now)
-        return known != self.is_known or amount != self._meter.limit.amount
+        return is_changed
 
     def _remain(self, mark: Mark, left: int, now: int) -> None:
         """Compare what is left with what the own count leaves."""

@@ -243,9 +243,9 @@ class Paced(Meter):
 
     def _note(self, cost: int, now: int) -> None:
         burst = self._bucket.used(now) + cost
-        over = self._beyond(cost, now)
+        over = self._log.used(now) + cost - self.limit.amount
         if burst > self._burst.known or over > self._over.known:
-            self._probe = _Probe(now, burst, over)
+            self._probe = _Probe(now, burst, max(0, over))
 
     def _beyond(self, cost: int, now: int) -> int:
         """Return by how much a call makes a window pass the limit."""

@@ -159,7 +159,8 @@ class SlidingWindow(Meter):
 
     def used(self, now: int) -> int:
         """Return what counts against the limit now."""
-        self._expire(now)
+        if now >= self._leaves_us or not self._total:
+            self._expire(now)
         return self._total + self._debt
 
     def reset_us(self, now: int) -> int:

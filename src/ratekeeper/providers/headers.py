@@ -225,7 +225,6 @@ def read_rfc3339(value: str) -> int | None:
     return _micros(moment) + _fraction(fraction or "", SECOND)
 
 
-@functools.lru_cache(maxsize=1024)  # what is whole again in 6ms now is so next time
 def read_go_duration(value: str) -> int | None:
     """Read a duration as Go prints it: 12ms, 1.146s, 6m0s, 1h2m3.5s."""
     match = _GO.fullmatch(value)
@@ -252,6 +251,8 @@ def read_reset(value: str | None, now_us: int) -> int | None:
     """
     if value is None or len(value) > _LONGEST_VALUE:
         return None
+    if len(value) < _SHORTEST_MOMENT:
+        return _read_short(value)
     number = _NUMBER.fullmatch(value)
     if number is None:
         moment = read_rfc3339(value)
@@ -265,6 +266,14 @@ def read_reset(value: str | None, now_us: int) -> int | None:
         return None
     scale = SECOND if whole < _FIRST_EPOCH_MS else _MILLISECOND
     return _bounded(whole * scale + _fraction(number[2] or "", scale) - now_us)
+
+
+@functools.lru_cache(maxsize=1024)  # the same few, answer after answer
+def _read_short(value: str) -> int | None:
+    """Read a wait that is too short a text for a moment."""
+    if _NUMBER.fullmatch(value):
+        return _scaled(value, SECOND)
+    return read_go_duration(value)
 
 
 def read_words(text: str, now_us: int) -> int | None:
@@ -315,8 +324,9 @@ def read_readings(
         limit, remaining = _limit_of(row, fields)
         if limit is None and remaining is None and not (bare and row.reset in fields):
             continue
-        others = {one.limit for one in readings if one.unit != "requests"}
-        if row.repeats and limit in others:
+        if row.repeats and limit in {
+            one.limit for one in readings if one.unit != "requests"
+        }:
             continue
         period = _count(fields.get(row.period))
         reset = fields.get(row.reset)

@@ -392,8 +392,10 @@ class MemoryStore:
                 changed = _taught(waiter, found, self._now())
             finally:
                 self._busy = False
-        if changed or any(meter.line is not None for meter in waiter.meters):
-            self._move(_opened, waiter, changed)
+        for meter in waiter.meters:
+            if changed or meter.line is not None:
+                self._move(_opened, waiter, changed)
+                break
 
     def refused(
         self,
@@ -529,7 +531,10 @@ def _gone(meters: Sequence[Meter], costs: Sequence[int], now: int) -> Waiter:
     waiter.arrive(meters, now, 0)
     at = 0
     for meter in meters:
-        meter.grant(costs[at], now)
+        if meter.learner is None:
+            meter.admit(costs[at], now)
+        else:
+            meter.grant(costs[at], now)
         at += 1
     waiter.go(now)
     return waiter
@@ -548,7 +553,9 @@ def _taught(
     taken_us, changed = waiter.granted_us, []
     for at, meter in enumerate(waiter.meters):
         mark, learner, cost = waiter.marks[at], meter.learner, waiter.costs[at]
-        if learner is None or mark is None:
+        if mark is None:
+            continue
+        if learner is None:
             meter.let_in(taken_us, now)
             continue
         if waiter.counted_us is None:
