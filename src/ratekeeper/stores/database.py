@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _SCHEME = "sqlite:///"
+_LONG_LOG = 4000  # pages, 16 MB: twice a second's commits of a busy gateway
 _BUSY_MS = 2000  # how long to wait for another process that writes
 
 
@@ -77,7 +78,13 @@ class Database:
             connection = sqlite3.connect(self.path, isolation_level=None)
             with contextlib.closing(connection):
                 connection.execute("PRAGMA synchronous=NORMAL")
-                connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+                _, pages, _ = connection.execute(
+                    "PRAGMA wal_checkpoint(PASSIVE)"
+                ).fetchone()
+                if pages > _LONG_LOG:
+                    # It begins anew only when all of it has been moved: little is left
+                    # by now, and whoever writes waits for that.
+                    connection.execute("PRAGMA wal_checkpoint(RESTART)")
 
     @contextlib.contextmanager
     def _named(self) -> Iterator[None]:
