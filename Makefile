@@ -65,7 +65,7 @@ bench-outage: dev ## what a provider that is down for five minutes is sent (3 mi
 bench-tokens: peers ## how far estimates of tokens are off, and what they cost (2 min)
 	@$(PEERS) -m benchmarks.tokens $(ARGS)
 
-timing: dev ## whether the time a wrong client key takes tells how wrong it is (3 min)
+timing: dev ## whether the time a wrong client key takes tells how wrong it is (2 min)
 	@$(BIN)/python -m tests.security.timing $(ARGS)
 
 picture: dev ## draw docs/algorithms.svg

@@ -61,7 +61,8 @@ class Gateway:
         path = path_of(config.store)
         self._database = Database(path)
         self._keys = KeyStore(self._database)
-        self._hasher = self._keys.hasher(self._environ)
+        has_written = bool(config.client_keys)
+        self._hasher = self._keys.hasher(self._environ, has_written=has_written)
         self._clock = clock
         self._journal = Journal(self._database)
         self.store = MemoryStore(clock=clock, journal=self._journal)
