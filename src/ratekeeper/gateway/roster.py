@@ -119,7 +119,7 @@ class Roster:
     def enforce(self) -> None:
         """Put the limits in force: until now nothing has changed."""
         for scope, rules in self._reshapes:
-            self._store.update(scope, rules)
+            self._store.reshape(scope, rules)
 
     def rekey(self, records: Iterable[KeyRecord]) -> None:
         """Take in the client keys anew."""
@@ -143,7 +143,7 @@ class Roster:
         if record.limits:
             rules = _rules(record.limits, shadow=record.shadow)
             scope = self._store.named(f"key/{record.name}", rules)
-            self._store.update(scope, rules)
+            self._store.reshape(scope, rules)
             targets.append((scope, ""))
         team_scope, team = self._teams.get(record.team, (None, None))
         if team_scope is not None:

@@ -7,6 +7,7 @@ the steps of the line, stands beside the lock.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import os
 import threading
@@ -119,6 +120,7 @@ class MemoryStore:
                 for row in scope.rows.values():
                     meter = row[at]
                     meter.text, meter.refunds = rule.text, rule.refunds
+                    meter.__class__ = rule.kind_with(meter.page)  # watched or not
                     if meter.learner is None:
                         meter.change(rule.limit, now)
                     else:
@@ -127,6 +129,41 @@ class MemoryStore:
                         touched.append(meter)
                 scope.rules[at] = rule
         return [*line.refuse_lost(touched, now), *line.advance(touched, now)]
+
+    def reshape(self, scope: Scope, rules: Sequence[Rule]) -> None:
+        """Change a scope's limits live, in number as well as in amount.
+
+        A limit that stays keeps what was used and who waits; a new one begins; one that
+        is gone holds nobody up any more. What is in flight settles where it was taken.
+        """
+        self._move(self._reshaped, scope, tuple(rules))
+
+    def _reshaped(self, scope: Scope, rules: Sequence[Rule], now: int) -> list[Waiter]:
+        before = {rule.limit.identity: at for at, rule in enumerate(scope.rules)}
+        told: list[Waiter] = []
+        stay = []  # the old place of each limit that stays
+        for rule in rules:
+            at = before.get(rule.limit.identity)
+            if at is not None and not _is_alike(scope.rules[at], rule):
+                at = None
+            stay.append(at)
+        for key, row in list(scope.rows.items()):
+            fresh = [
+                self._keys.meter(rule, scope, key, now) if at is None else row[at]
+                for rule, at in zip(rules, stay, strict=True)
+            ]
+            scope.rows[key] = tuple(fresh)
+            for at, meter in enumerate(row):
+                if meter not in fresh:
+                    _lift(meter, scope.rules[at])
+                    told += line.advance([meter], now)
+        old = scope.rules
+        scope.rules = [
+            rule if at is None else old[at]
+            for rule, at in zip(rules, stay, strict=True)
+        ]
+        scope.learns = any(rule.learns for rule in rules)
+        return told + self._changed(scope, rules, now)
 
     # The direct path: no line, no driver.
 
@@ -465,6 +502,23 @@ class MemoryStore:
         self._later.clear()
         self._waiting = 0
         return self._keys.clear()
+
+
+def _lift(meter: Meter, rule: Rule) -> None:
+    """Let a limit that is gone hold nobody up: it is watched from now on."""
+    meter.__class__ = dataclasses.replace(rule, shadow=True).kind_with(meter.page)
+    meter.paused_until_us = meter.cold_until_us = 0
+    meter.pace = None
+
+
+def _is_alike(old: Rule, new: Rule) -> bool:
+    """Say whether a meter of one rule can be kept under the other."""
+    return (old.kind, old.learns, old.is_told, old.cold) == (
+        new.kind,
+        new.learns,
+        new.is_told,
+        new.cold,
+    )
 
 
 # The steps of the line, each under the lock; they return whom to tell.
