@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from ratekeeper.client.pool import Pool
 from ratekeeper.config.model import ClientKey
 from ratekeeper.core.backoff import RetryBudget
+from ratekeeper.core.promises import Promises
 from ratekeeper.errors import RatekeeperError
 from ratekeeper.gateway.call import Call
 from ratekeeper.gateway.intake import Held
@@ -32,12 +33,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from ratekeeper.config.model import Config
+    from ratekeeper.core.line import Waiter
+    from ratekeeper.core.meter import Meter
     from ratekeeper.gateway.upstream import Account
     from ratekeeper.runtime.clock import Clock
 
 
 _log = logging.getLogger("ratekeeper.gateway")
 
+_MOST_PROMISING = 1000  # limits whose promises are remembered
 _TEND_S = 0.5  # how soon a key that was made or revoked elsewhere is heard of
 
 
@@ -57,6 +61,7 @@ class Gateway:
         self.is_draining = False
         self.open_calls = 0
         self.budget = RetryBudget()
+        self._promises: dict[Meter, Promises] = {}
         self._draw = random.Random()  # noqa: S311 - ids of requests
         path = path_of(config.store)
         self._database = Database(path)
@@ -137,6 +142,15 @@ class Gateway:
             return None
         self.roster.rekey(self._keys.records())
         return secret
+
+    def promised_us(self, meter: Meter, waiter: Waiter, wait_us: int) -> int:
+        """Return when a refused call is to come back, after those refused before it."""
+        promises = self._promises.pop(meter, None) or Promises()
+        self._promises[meter] = promises  # the last one used is the last one
+        if len(self._promises) > _MOST_PROMISING:
+            del self._promises[next(iter(self._promises))]
+        cost = meter.weight(waiter.cost_of(meter))
+        return promises.next_us(meter, cost, wait_us, self.now_us())
 
     def tell_of(self, account: Account) -> None:
         """Tell the observer of an account that has closed, or is open again."""

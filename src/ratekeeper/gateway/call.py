@@ -417,7 +417,7 @@ class Call:
         meter = waiter.held_by
         assert meter is not None
         answer = denied(meter, waiter.wait_us)
-        wait_us = answer.retry_after_us
+        wait_us = self.gateway.promised_us(meter, waiter, answer.retry_after_us)
         ours = meter in waiter.meters[: way.split]
         # What an account holds is nobody's business but the operator's.
         name = f"the limit '{meter.text}'" if ours else _ACCOUNT_LIMITS

@@ -1,0 +1,110 @@
+"""Promises: callers refused together are told moments at which each finds a place."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ratekeeper.core import policy
+from ratekeeper.core.meter import Meter
+from ratekeeper.core.promises import Promises
+from ratekeeper.core.units import DAY, MINUTE, SECOND
+
+
+def _meter(limit: str) -> Meter:
+    return policy.rules_of([limit])[0].meter(0)
+
+
+def _come(meter: Meter, promises: Promises, costs: list[int]) -> list[tuple[int, int]]:
+    """Let callers come at once, and each come back when told, until all have gone."""
+    waiting = [(0, at) for at in range(len(costs))]
+    gone, visits = [], [0] * len(costs)
+    while waiting:
+        waiting.sort()
+        now, at = waiting.pop(0)
+        visits[at] += 1
+        promises.expire(now)
+        wait_us = meter.wait_us(costs[at], now)
+        if wait_us == 0:
+            meter.take(costs[at], now)
+            gone.append((now, costs[at]))
+        else:
+            told_us = promises.next_us(meter, costs[at], wait_us, now)
+            waiting.append((now + told_us, at))
+    assert max(visits) <= 2, "somebody was refused again"
+    return gone
+
+
+def _most(gone: list[tuple[int, int]], window_us: int) -> int:
+    return max(
+        sum(cost for at, cost in gone if start - window_us < at <= start)
+        for start, _ in gone
+    )
+
+
+@pytest.mark.parametrize(
+    "limit",
+    [
+        "60 requests/minute",
+        "60 requests/minute using token-bucket",
+        "60 requests/minute burst 5",
+        "60 requests/minute using fixed-window",
+    ],
+)
+def test_all_who_were_refused_together_go_when_they_come_back(limit: str) -> None:
+    gone = _come(_meter(limit), Promises(), [1] * 150)
+
+    assert 150 == len(gone)
+
+
+@pytest.mark.parametrize("many", [200, 800])
+def test_no_window_holds_more_than_the_limit(many: int) -> None:
+    gone = _come(_meter("60 requests/minute"), Promises(), [1] * many)
+
+    assert 60 == _most(gone, MINUTE)
+
+
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=12))
+def test_calls_of_any_size_find_their_places(costs: list[int]) -> None:
+    gone = _come(_meter("100 tokens/minute"), Promises(), costs)
+
+    assert sum(costs) == sum(cost for _, cost in gone)
+    assert _most(gone, MINUTE) <= 100
+
+
+def test_a_caller_that_comes_back_as_told_is_let_in() -> None:
+    meter, promises = _meter("1 request/minute"), Promises()
+    meter.take(1, 0)
+    told_us = promises.next_us(meter, 1, meter.wait_us(1, 0), 0)
+
+    promises.expire(told_us)
+
+    assert MINUTE == told_us
+    assert 0 == meter.wait_us(1, told_us)
+    assert not promises
+
+
+def test_a_caller_that_polls_pushes_nobody_further_than_some_windows() -> None:
+    meter, promises = _meter("1 request/minute"), Promises()
+    meter.take(1, 0)
+    told = [promises.next_us(meter, 1, MINUTE - at, at) for at in range(50)]
+
+    assert max(told) <= 16 * MINUTE
+
+
+def test_a_wait_that_nobody_can_know_is_left_as_it_is() -> None:
+    meter, promises = _meter("1 concurrent"), Promises()
+
+    told = [promises.next_us(meter, SECOND, SECOND, 0) for _ in range(3)]
+
+    assert [SECOND] * 3 == told
+
+
+def test_a_window_of_days_is_left_as_it_is() -> None:
+    meter, promises = _meter("1 request/day"), Promises()
+    meter.take(1, 0)
+
+    told = [promises.next_us(meter, 1, DAY, 0) for _ in range(3)]
+
+    assert [DAY] * 3 == told
