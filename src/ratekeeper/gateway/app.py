@@ -164,7 +164,7 @@ class Gateway:
 
     async def _tend(self) -> None:
         """Hear of keys that others make and revoke, and let the observer do its part."""
-        seen = self._keys.version()
+        seen, told = self._keys.version(), ""
         while True:
             await asyncio.sleep(_TEND_S)
             self.observer.tick()
@@ -176,9 +176,11 @@ class Gateway:
                 version = self._keys.version()
                 if version != seen:
                     self.roster.rekey(self._keys.records())
-                    seen = version
+                    seen, told = version, ""
             except RatekeeperError as error:
-                _log.error("the client keys cannot be read: %s", error)
+                if str(error) != told:
+                    told = str(error)
+                    _log.error("client keys stay as they were: %s", told)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Answer one request, as ASGI has it."""

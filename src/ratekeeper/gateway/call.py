@@ -557,6 +557,8 @@ class Call:
         usage = None if self.trial is None else self.trial.usage
         cost = {} if self.trial is None else self.trial.cost
         gateway = self.gateway
+        if self.trial is not None:
+            gateway.ledger.soon()
         if usage is not None and caller is not None and account is not None:
             gateway.ledger.spent(
                 caller.name,

@@ -112,7 +112,7 @@ class Roster:
             name: (self._ours(f"team/{name}", team.limits, shadow=team.shadow), team)
             for name, team in config.teams.items()
         }
-        self._callers: dict[str, Caller] = {}
+        self._callers: dict[str, Caller] = {}  # by digest
         self.rekey(records)
         self.anyone = self._anyone() if config.auth == "none" else None
 
@@ -131,9 +131,9 @@ class Roster:
         record = self._book.find(secret)
         if record is None or record.is_expired(now_us):
             return None
-        caller = self._callers.get(record.name)
+        caller = self._callers.get(record.digest)
         if caller is None or caller.record is not record:
-            caller = self._callers[record.name] = self._caller(record)
+            caller = self._callers[record.digest] = self._caller(record)
         return caller
 
     # Who calls.
