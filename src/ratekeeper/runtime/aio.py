@@ -35,7 +35,8 @@ class _Timer:
         self._heap: list[tuple[float, int, TaskSeat, Waiter]] = []
         self._live: dict[Waiter, float] = {}
         self._order = itertools.count()
-        self._handle: asyncio.TimerHandle | None = None
+        self._handle: asyncio.Handle | None = None
+        self._set_for = 0.0  # uvloop's handles of what is due already do not tell
 
     def arm(self, seat: TaskSeat, waiter: Waiter) -> None:
         """Look at a waiter again at its wake time."""
@@ -61,10 +62,10 @@ class _Timer:
 
     def _set(self, loop: asyncio.AbstractEventLoop) -> None:
         when = self._heap[0][0]
-        if self._handle is None or self._handle.when() > when:
+        if self._handle is None or self._set_for > when:
             if self._handle is not None:
                 self._handle.cancel()
-            self._handle = loop.call_at(when, self._fire)
+            self._handle, self._set_for = loop.call_at(when, self._fire), when
 
     def _fire(self) -> None:
         self._handle = None
