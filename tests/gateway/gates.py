@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import socket
+import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import msgspec
+import uvicorn
 
 from ratekeeper.config.model import Config
 from ratekeeper.gateway.app import Gateway
@@ -115,3 +118,19 @@ def gate(config: Config, **options: Any) -> Iterator[Gate]:
     gateway = Gateway(config, environ=environ, **options)
     with serving(gateway) as url:
         yield Gate(url, gateway)
+
+
+@contextlib.contextmanager
+def asgi(app: Any) -> Iterator[str]:
+    """Run an ASGI app as a provider that is none of ours."""
+    sock = socket.create_server(("127.0.0.1", 0))
+    config = uvicorn.Config(app, log_level="critical", lifespan="off", access_log=False)
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]})
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{sock.getsockname()[1]}/v1"
+    finally:
+        server.should_exit = True
+        thread.join()
+        sock.close()

@@ -1,5 +1,6 @@
 """A call through the gateway: over real sockets, to a provider that really enforces."""
 
+import json
 import threading
 import time
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ import httpx2
 import pytest
 
 from tests.gateway import gates
-from tests.gateway.gates import Behind, Gate, account, behind, client_key, gate
+from tests.gateway.gates import Behind, Gate, account, asgi, behind, client_key, gate
 
 
 @pytest.fixture
@@ -337,3 +338,73 @@ def test_many_callers_at_once_get_what_the_limit_allows(
     assert 60 == statuses.count(200)
     assert 40 == statuses.count(429)
     assert 60 == upstream.requests
+
+
+@pytest.mark.parametrize("kind", ["application/octet-stream", "multipart/form-data"])
+def test_no_content_type_leads_past_the_limits(
+    tmp_path: Path, upstream: Behind, kind: str
+) -> None:
+    """A body that passed as it came would be counted as nothing."""
+    keys = [client_key(limits=["150 tokens/day"], max_wait="0s")]
+    body = json.dumps(
+        {"model": "gpt-4o", "max_tokens": 90, "messages": gates.MESSAGES}
+    ).encode()
+    with _one(tmp_path, upstream, keys=keys) as it, it.client() as client:
+        statuses = [
+            client.post(
+                "/v1/chat/completions", content=body, headers={"content-type": kind}
+            ).status_code
+            for _ in range(3)
+        ]
+
+    assert [200, 429, 429] == statuses
+
+
+def test_a_file_passes_as_it_comes(tmp_path: Path) -> None:
+    seen: list[bytes] = []
+
+    async def provider(scope: Any, receive: Any, send: Any) -> None:
+        size, more = 0, True
+        while more:
+            message = await receive()
+            size += len(message.get("body", b""))
+            more = message.get("more_body", False)
+        seen.extend(
+            value for name, value in scope["headers"] if name == b"content-type"
+        )
+        body = json.dumps({"id": "file-1", "bytes": size}).encode()
+        headers = [(b"content-length", str(len(body)).encode())]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    with asgi(provider) as url:
+        config = gates.config(tmp_path, {"openai": account(url)}, max_body="8MiB")
+        with gate(config) as it, it.client() as client:
+            files = {"file": ("a.jsonl", b"x" * 5_000_000)}
+            reply = client.post("/v1/files", files=files, data={"purpose": "batch"})
+            held = it.gateway.held.bytes
+
+    assert 200 == reply.status_code
+    assert reply.json()["bytes"] > 5_000_000
+    assert seen[0].startswith(b"multipart/form-data; boundary=")
+    assert 0 == held
+
+
+def test_bodies_do_not_weigh_once_they_are_answered(
+    tmp_path: Path, upstream: Behind
+) -> None:
+    with _one(tmp_path, upstream) as it, it.client() as client:
+        body = {
+            "model": "gpt-4o",
+            "stream": True,
+            "max_tokens": 50,
+            "messages": gates.MESSAGES,
+            "user": "u" * 100_000,
+        }
+        headers = {"x-simulate": "pace=0.05"}
+        url = "/v1/chat/completions"
+        with client.stream("POST", url, json=body, headers=headers) as reply:
+            next(reply.iter_bytes())
+            held = it.gateway.held.bytes
+
+    assert 0 == held

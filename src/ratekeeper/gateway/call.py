@@ -30,7 +30,7 @@ from ratekeeper.gateway.admit import Turn, admit
 from ratekeeper.gateway.observer import Done
 from ratekeeper.gateway.reply import Fault
 from ratekeeper.gateway.trial import Offer, Trial
-from ratekeeper.providers import counting
+from ratekeeper.providers import counting, shapes
 from ratekeeper.providers.facts import Counting, Dialect, Kind
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from ratekeeper.gateway.upstream import Account
     from ratekeeper.providers.facts import Verdict
 
+_JSON = b"application/json"
 _ATTEMPTS = 4
 _ERROR = 400
 _MOST_ERROR = 64 * 1024  # bytes of an error that are read; the largest seen is below 8
@@ -125,7 +126,8 @@ class Call:
         self.dialect = Dialect.OPENAI
         self.caller: Caller | None = None
         self.body = intake.Body(gateway.held)
-        self.words = intake.Words()
+        self.said: dict[str, object] | None = None  # in its body, where that is JSON
+        self.model = ""  # that it asks for
         self.account: Account | None = None
         self.waited_us = 0
         self.attempts = 0
@@ -167,7 +169,7 @@ class Call:
         self.kind = found.family
         if self.method not in route.METHODS:
             raise Refused(Fault.METHOD, f"{self.method[:20]} is not served here")
-        self.streamed = await self._take_in()
+        self.streamed = await self._take_in(found)
         self.targets = self._targets(found)
         self._check_model(found)
         await self._go(found)
@@ -193,16 +195,19 @@ class Call:
             )
         return caller
 
-    async def _take_in(self) -> bool:
-        """Read the body where its words decide; True where it passes as it comes."""
+    async def _take_in(self, found: Route) -> bool:
+        """Read the body where its words decide; True where it passes as it comes.
+
+        What a model is asked is always read, whatever it says it is: else it would pass
+        by every limit on tokens and money.
+        """
         if self.method in {"GET", "HEAD", "DELETE"} and not self._has_body():
             return False
         kind = self.field(b"content-type").lower()
-        form = kind.startswith(b"multipart/")
+        is_file = found.family in route.TAKES_FILES and not kind.startswith(_JSON)
+        form = is_file and kind.startswith(b"multipart/")
         assert self.caller is not None
-        limited = self.caller.record is not None and self.caller.record.allow_models
-        plain = not form and not kind.startswith(b"application/octet-stream")
-        if not plain and not (form and limited):
+        if is_file and not (form and self.caller.is_restricted):
             return True
         length = self.field(b"content-length")
         announced = int(length) if length.isdigit() else None
@@ -217,9 +222,10 @@ class Call:
                 retry_after_us=1_000_000,
             ) from None
         if form:
-            self.words.model = intake.model_in_form(self.body.data)
+            self.model = intake.model_in_form(self.body.data)
         else:
-            self.words = intake.words_of(self.body.data)
+            self.said = intake.decoded(self.body.data)
+            self.model = shapes.model_of(self.said or {})
         return False
 
     def _too_large(self) -> Refused:
@@ -236,8 +242,8 @@ class Call:
         """Return where the call may go, first choice first."""
         roster = self.gateway.roster
         if found.dialect is Dialect.GEMINI:
-            self.words.model = route.model_in(found.path)
-        model = self.words.model
+            self.model = route.model_in(found.path) or self.model
+        model = self.model
         if found.provider:
             named = roster.upstreams.get(found.provider)
             if named is None or not named.accounts:
@@ -267,7 +273,7 @@ class Call:
 
     def _check_model(self, found: Route) -> None:
         assert self.caller is not None
-        model = self.words.model or route.model_in(found.path)
+        model = self.model or route.model_in(found.path)
         if model:
             if not self.caller.may_use(model):
                 raise Refused(
@@ -281,6 +287,9 @@ class Call:
             and found.family in route.USES_MODELS
         ):
             raise Refused(Fault.BAD_REQUEST, "the request names no model")
+        # Which of two names counts is up to whoever reads them.
+        if self.caller.is_restricted and _names_two(self.said or {}):
+            raise Refused(Fault.BAD_REQUEST, "the request names two models")
 
     # From account to account.
 
@@ -355,6 +364,7 @@ class Call:
                 return await self._failed(answer, trial, tried)
             account.breaker.succeeded()
             self.gateway.budget.succeeded()
+            self.body.let_go()  # it will not be sent again
             await relay.relay(self, answer, trial)
         except Unreached as error:
             raise Refused(
@@ -370,7 +380,8 @@ class Call:
         caller, provider, body = self.caller, account.provider, self.body.data
         assert caller is not None
         path = found.path
-        read = provider.read_request(self.method, path, body)
+        said = body if self.said is None else self.said
+        read = provider.read_request(self.method, path, said)
         facts = account.lessons.corrected(provider.name, read, caller.name)
         way = account.way(caller, target.model)
         # A budget is never passed: no lesson makes a call cheaper.
@@ -450,7 +461,7 @@ class Call:
             if length:
                 headers.append(("content-length", length.decode("latin-1")))
         else:
-            if target.model != self.words.model:
+            if target.model != self.model:
                 data = intake.with_model(body, target.model)
             if data and usage.is_asked_for(account.provider, trial.facts):
                 asking = usage.ask(data)
@@ -564,7 +575,7 @@ class Call:
                 caller.name,
                 caller.team,
                 account.upstream,
-                self.words.model,
+                self.model,
                 usage,
                 cost,
             )
@@ -579,7 +590,7 @@ class Call:
                 team="" if caller is None else caller.team,
                 provider="" if account is None else account.upstream,
                 account="" if account is None else account.name,
-                model=self.words.model,
+                model=self.model,
                 fault=None if refused is None else refused.fault,
                 limit="" if refused is None else refused.limit,
                 waited_us=self.waited_us,
@@ -618,6 +629,10 @@ class Call:
             (b"x-ratekeeper-waited-ms", b"%d" % -(-self.waited_us // 1000)),
             *self.quota(),
         ]
+
+
+def _names_two(said: Mapping[str, object]) -> bool:
+    return sum(name.lower() == "model" for name in said) > 1
 
 
 def _of_account(verdict: Verdict, closed_us: int) -> Refused:

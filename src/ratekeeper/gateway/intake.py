@@ -1,7 +1,7 @@
 """Bodies of callers: read whole within bounds, or passed on as they come.
 
-Bodies that are held while their calls wait are bounded each, and all together. Of a
-body only the few words that decide its way are decoded; the rest stays bytes.
+Bodies that are held while their calls wait are bounded each, and all together. What
+goes on to a provider are the bytes that came.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ import re
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+
+from ratekeeper.providers import shapes
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
@@ -111,31 +113,13 @@ async def passing(receive: Receive, most: int) -> AsyncIterator[bytes]:
             yield bytes(part)
 
 
-class Words(msgspec.Struct):
-    """What a JSON body says that decides its way."""
-
-    model: str = ""
-    stream: bool = False
-    previous_response_id: str | None = None
-    conversation: str | msgspec.Raw | None = None
-    input_file_id: str | None = None
-
-
-_NOTHING = Words()
-_decoder = msgspec.json.Decoder(Words)
-
-
-def words_of(body: bytes) -> Words:
-    """Return the words of a JSON body; never fails, whatever the bytes."""
+def decoded(body: bytes) -> dict[str, object] | None:
+    """Return the object that a JSON body is; None where it is none."""
     try:
-        return _decoder.decode(body)
+        value = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        pass
-    try:  # one of them has another shape: the provider will say so
-        plain = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
-        return Words(model=msgspec.json.decode(plain["model"], type=str))
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, KeyError):
-        return _NOTHING
+        return shapes.read_object(body)  # which puts up with more
+    return value if isinstance(value, dict) else None
 
 
 def model_in_form(body: bytes) -> str:

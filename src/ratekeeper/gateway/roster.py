@@ -41,7 +41,7 @@ _LONGEST_WAIT_US = times.duration_us("10m")  # that a caller may ask for itself
 _GOOGLES = frozenset(["gemini", "vertex"])  # they speak OpenAI's as well
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class Caller:
     """Who calls: whose limits, and how its calls stand in line."""
 
@@ -58,7 +58,7 @@ class Caller:
     @property
     def flow(self) -> str:
         """Who shares its turn in a line: its team, else it stands for itself."""
-        return self.team or self.name
+        return f"team/{self.team}" if self.team else self.name
 
     @property
     def is_restricted(self) -> bool:

@@ -73,6 +73,10 @@ USES_MODELS = frozenset(
         "videos",
     ]
 )
+# Families whose bodies may be files, which pass as they come.
+TAKES_FILES = frozenset(
+    ["audio", "containers", "files", "images", "skills", "upload", "uploads", "videos"]
+)
 _PATH = re.compile(
     r"(?:/(?:[A-Za-z0-9._~!$&'()*+,;=:@\-]|%[0-9A-Fa-f]{2})+)+/?", re.ASCII
 )
