@@ -41,7 +41,16 @@ class Turn:
 class Way:
     """Whose limits a call goes through; the first `split` of them are ours."""
 
-    __slots__ = ("is_durable", "money", "split", "targets", "theirs", "watched")
+    __slots__ = (
+        "is_durable",
+        "money",
+        "own_texts",
+        "split",
+        "targets",
+        "theirs",
+        "units",
+        "watched",
+    )
 
     def __init__(self, ours: Sequence[Target], theirs: Sequence[Target]) -> None:
         self.targets = (*ours, *theirs)
@@ -49,6 +58,12 @@ class Way:
         rules = [rule for scope, _ in self.targets for rule in scope.rules]
         self.split = sum(len(scope.rules) for scope, _ in ours)
         self.money = tuple(rule.limit for rule in rules if rule.limit.is_money)
+        self.units = frozenset(
+            rule.limit.unit
+            for rule in rules
+            if rule.is_told and rule.limit.unit != CONCURRENT
+        )
+        self.own_texts = frozenset(rule.text for rule in rules[: self.split])
         self.watched = tuple(at for at, rule in enumerate(rules) if rule.shadow)
         self.is_durable = any(rule.is_durable for rule in rules)
 
@@ -70,8 +85,8 @@ class Way:
                 elif limit.is_money:
                     costs.append(money[unit])
                 else:
-                    held = min(said.reserved[unit], limit.amount)
-                    costs.append(max(said.charged[unit], held))
+                    held = min(said.reserved.get(unit, 0), limit.amount)
+                    costs.append(max(said.charged.get(unit, 0), held))
                 at += 1
         return costs
 

@@ -19,6 +19,7 @@ from ratekeeper.core.backoff import RetryBudget
 from ratekeeper.core.promises import Promises
 from ratekeeper.errors import RatekeeperError
 from ratekeeper.gateway.call import Call
+from ratekeeper.gateway.desk import Desk
 from ratekeeper.gateway.intake import Held
 from ratekeeper.gateway.keys import new_secret
 from ratekeeper.gateway.keystore import KeyStore
@@ -61,6 +62,7 @@ class Gateway:
         self.is_draining = False
         self.open_calls = 0
         self.budget = RetryBudget()
+        self.desk = Desk(self)
         self._promises: dict[Meter, Promises] = {}
         self._draw = random.Random()  # noqa: S311 - ids of requests
         path = path_of(config.store)
@@ -103,6 +105,7 @@ class Gateway:
             self._tending.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._tending
+        self.desk.close()
         self.observer.close()
         await self.pool.close()
         await self.ledger.close()

@@ -18,6 +18,7 @@ from ratekeeper.core.line import Waiter
 from ratekeeper.errors import ConfigError, NeverPossible, PriceUnknown, StoreUnavailable
 from ratekeeper.gateway import (
     auth,
+    desk,
     fields,
     intake,
     relay,
@@ -28,6 +29,7 @@ from ratekeeper.gateway import (
 )
 from ratekeeper.gateway.admit import Turn, admit
 from ratekeeper.gateway.observer import Done
+from ratekeeper.gateway.refused import ACCOUNT_LIMITS, Refused, of_account
 from ratekeeper.gateway.reply import Fault
 from ratekeeper.gateway.trial import Offer, Trial
 from ratekeeper.providers import counting, shapes
@@ -44,7 +46,6 @@ if TYPE_CHECKING:
     from ratekeeper.gateway.roster import Caller, Upstream
     from ratekeeper.gateway.route import Route
     from ratekeeper.gateway.upstream import Account
-    from ratekeeper.providers.facts import Verdict
 
 _JSON = b"application/json"
 _ATTEMPTS = 4
@@ -73,29 +74,6 @@ _NO_PATH = (
 
 # What is between the gateway and its account is not its callers' business.
 _ACCOUNTS = frozenset([Kind.UNAUTHORIZED, Kind.BILLING, *_THROTTLES])
-
-
-_ACCOUNT_LIMITS = "what the provider's account allows"
-
-
-class Refused(Exception):
-    """The call goes no further: what its caller is told."""
-
-    def __init__(
-        self,
-        fault: Fault,
-        message: str,
-        *,
-        retry_after_us: int | None = None,
-        exact: bool = True,
-        limit: str = "",
-    ) -> None:
-        super().__init__(message)
-        self.limit = limit
-        self.fault = fault
-        self.message = message
-        self.retry_after_us = retry_after_us
-        self.exact = exact
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -164,6 +142,10 @@ class Call:
             else found.dialect
         )
         self.caller = self._known()
+        if self.raw_path.startswith(desk.PREFIX):
+            self.kind = "desk"
+            await self.gateway.desk.serve(self)
+            return
         if found is None:
             raise Refused(Fault.NOT_FOUND, _NO_PATH)
         self.kind = found.family
@@ -295,7 +277,7 @@ class Call:
 
     async def _go(self, found: Route) -> None:
         tried: set[Account] = set()
-        deadline_us = self.arrived_us + self._patience_us()
+        deadline_us = self.arrived_us + self.patience_us()
         while True:
             target, able, wait_us = self._open(tried)
             if not able:
@@ -306,7 +288,8 @@ class Call:
             offer = offers[0] if len(offers) == 1 else min(offers, key=self._room)
             self.account = offer.account
             self.attempts += 1
-            trial = Trial(offer, await self._admitted(offer, deadline_us))
+            passed = await self.admitted(offer.way, offer.costs, deadline_us)
+            trial = Trial(offer, passed)
             self.trial = trial
             if not await self._attempt(found, target, trial, tried):
                 return
@@ -395,7 +378,8 @@ class Call:
             account, facts, bill, caller.name, way, way.costs(ours, theirs, most)
         )
 
-    async def _admitted(self, offer: Offer, deadline_us: int) -> Pass:
+    async def admitted(self, way: Way, costs: list[int], deadline_us: int) -> Pass:
+        """Take a pass, waiting in line as long as the caller may."""
         caller, gateway = self.caller, self.gateway
         assert caller is not None
         now = gateway.now_us()
@@ -407,19 +391,19 @@ class Call:
             again=self.attempts > 1,
         )
         try:
-            passed = await admit(
-                gateway.store, offer.way, offer.costs, turn, gateway.ledger
-            )
+            passed = await admit(gateway.store, way, costs, turn, gateway.ledger)
         except NeverPossible as error:
-            raise Refused(Fault.IMPOSSIBLE, str(error)) from error
+            ours = error.limit in way.own_texts
+            message = str(error) if ours else f"it is larger than {ACCOUNT_LIMITS}"
+            raise Refused(Fault.IMPOSSIBLE, message) from error
         except StoreUnavailable as error:
             raise Refused(Fault.UNAVAILABLE, str(error)) from error
         if isinstance(passed, Waiter):
-            raise self._busy(offer.way, passed)
+            raise self._busy(way, passed)
         if passed.waited_s:
             self.waited_us += gateway.now_us() - now
-        if offer.way.watched:
-            for limit in passed.missed(offer.way):
+        if way.watched:
+            for limit in passed.missed(way):
                 gateway.observer.shadowed(caller.name, limit)
         return passed
 
@@ -431,7 +415,7 @@ class Call:
         wait_us = self.gateway.promised_us(meter, waiter, answer.retry_after_us)
         ours = meter in waiter.meters[: way.split]
         # What an account holds is nobody's business but the operator's.
-        name = f"the limit '{meter.text}'" if ours else _ACCOUNT_LIMITS
+        name = f"the limit '{meter.text}'" if ours else ACCOUNT_LIMITS
         message = f"{name} is used up"
         fault = Fault.BUDGET if meter.limit.is_money else Fault.BUSY
         return Refused(
@@ -505,7 +489,7 @@ class Call:
                 tried.add(account)
             return True
         if verdict.kind in _ACCOUNTS:
-            raise _of_account(verdict, account.wait_us(self.gateway.now_us()))
+            raise of_account(verdict, account.wait_us(self.gateway.now_us()))
         headers = relay.head(self, answer)
         headers.append((b"content-length", b"%d" % len(head)))
         await relay.whole(self, answer.status, headers, head)
@@ -527,7 +511,7 @@ class Call:
             and self.gateway.budget.spend(throttled=throttled)
         )
 
-    def _patience_us(self) -> int:
+    def patience_us(self) -> int:
         """Return how long the call may stand in line in all."""
         caller = self.caller
         assert caller is not None
@@ -633,27 +617,3 @@ class Call:
 
 def _names_two(said: Mapping[str, object]) -> bool:
     return sum(name.lower() == "model" for name in said) > 1
-
-
-def _of_account(verdict: Verdict, closed_us: int) -> Refused:
-    """Tell a caller of what a provider said to the gateway's account."""
-    hint_us = verdict.retry_after_us
-    match verdict.kind:
-        case Kind.UNAUTHORIZED:
-            return Refused(
-                Fault.UNREACHABLE,
-                "the provider refused the gateway's own key: its operator must see to it",
-            )
-        case Kind.BILLING:
-            return Refused(
-                Fault.UNAVAILABLE,
-                "the provider has stopped the gateway's account: its operator must see "
-                "to it",
-                retry_after_us=closed_us or hint_us,
-            )
-        case _:
-            return Refused(
-                Fault.BUSY,
-                f"{_ACCOUNT_LIMITS} is used up",
-                retry_after_us=1_000_000 if hint_us is None else hint_us,
-            )

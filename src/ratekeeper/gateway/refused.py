@@ -1,0 +1,61 @@
+"""Refused: a call that goes no further, and what its caller is told.
+
+It knows what callers may be told of the accounts behind the gateway: that they are in
+the way, and not what they are.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ratekeeper.gateway.reply import Fault
+from ratekeeper.providers.facts import Kind
+
+if TYPE_CHECKING:
+    from ratekeeper.providers.facts import Verdict
+
+ACCOUNT_LIMITS = "what the provider's account allows"
+
+
+class Refused(Exception):
+    """The call goes no further: what its caller is told."""
+
+    def __init__(
+        self,
+        fault: Fault,
+        message: str,
+        *,
+        retry_after_us: int | None = None,
+        exact: bool = True,
+        limit: str = "",
+    ) -> None:
+        super().__init__(message)
+        self.limit = limit
+        self.fault = fault
+        self.message = message
+        self.retry_after_us = retry_after_us
+        self.exact = exact
+
+
+def of_account(verdict: Verdict, closed_us: int) -> Refused:
+    """Tell a caller of what a provider said to the gateway's account."""
+    hint_us = verdict.retry_after_us
+    match verdict.kind:
+        case Kind.UNAUTHORIZED:
+            return Refused(
+                Fault.UNREACHABLE,
+                "the provider refused the gateway's own key: its operator must see to it",
+            )
+        case Kind.BILLING:
+            return Refused(
+                Fault.UNAVAILABLE,
+                "the provider has stopped the gateway's account: its operator must see "
+                "to it",
+                retry_after_us=closed_us or hint_us,
+            )
+        case _:
+            return Refused(
+                Fault.BUSY,
+                f"{ACCOUNT_LIMITS} is used up",
+                retry_after_us=1_000_000 if hint_us is None else hint_us,
+            )
