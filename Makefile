@@ -7,6 +7,7 @@ PEERS := .venv-peers/bin/python
 
 .PHONY: help demo test quick check lint types imports coverage fix lock clean run dev
 .PHONY: bench-import peers bench-quota bench-engine bench-http bench-outage bench-tokens picture timing
+.PHONY: gateways bench-gateway
 
 help: ## say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1 \t\2/' | expand -t 24
@@ -68,6 +69,12 @@ bench-tokens: peers ## how far estimates of tokens are off, and what they cost (
 timing: dev ## whether the time a wrong client key takes tells how wrong it is (2 min)
 	@$(BIN)/python -m tests.security.timing $(ARGS)
 
+gateways: run
+	@$(BIN)/python tools/gateways.py
+
+bench-gateway: gateways ## Ratekeeper with every limit on, beside other gateways (12 min)
+	@$(BIN)/python -m benchmarks.gateway $(ARGS)
+
 picture: dev ## draw docs/algorithms.svg
 	@$(BIN)/python tools/picture.py
 
@@ -79,4 +86,4 @@ lock: dev ## refresh the locks in requirements/
 	$(BIN)/python tools/lock.py
 
 clean: ## forget the environment and every cache
-	rm -rf .venv .venv-peers .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-peers .venv-gateways benchmarks/gateways/portkey/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

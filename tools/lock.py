@@ -1,8 +1,9 @@
 """Write the locks in `requirements/`: every version pinned, every file by its hash.
 
 uv is fetched into a folder of its own and thrown away again. `run.txt` is what the
-product needs, `dev.txt` what its tests and checks need as well, `peers.txt` what the
-benchmarks stand beside, `pip.txt` the pip that is fetched where a system has none.
+product needs, `dev.txt` what its tests and checks need as well, `peers.txt` and
+`gateways.txt` what the benchmarks stand beside, `pip.txt` the pip that is fetched where
+a system has none.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ LOCKS: dict[str, tuple[str, ...]] = {
     "run.txt": ("pyproject.toml", "--extra", "gateway", "--extra", "prices"),
     "dev.txt": ("pyproject.toml", "--all-extras", "--group", "dev"),
     "peers.txt": ("pyproject.toml", "--extra", "fast", "requirements/peers.in"),
+    "gateways.txt": ("requirements/gateways.in",),
     "pip.txt": (),
 }
 

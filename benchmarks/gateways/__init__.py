@@ -1,0 +1,1 @@
+"""The gateways that are measured beside Ratekeeper, and what measures them."""
