@@ -7,7 +7,7 @@ PEERS := .venv-peers/bin/python
 
 .PHONY: help demo test quick check lint types imports coverage fix lock clean run dev
 .PHONY: bench-import peers bench-quota bench-engine bench-http bench-outage bench-tokens picture timing
-.PHONY: gateways bench-gateway
+.PHONY: gateways bench-gateway bench-night
 
 help: ## say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1 \t\2/' | expand -t 24
@@ -74,6 +74,9 @@ gateways: run
 
 bench-gateway: gateways ## Ratekeeper with every limit on, beside other gateways (12 min)
 	@$(BIN)/python -m benchmarks.gateway $(ARGS)
+
+bench-night: gateways ## the 2 a.m. story over HTTP, against each gateway (9 min)
+	@$(BIN)/python -m benchmarks.two_am $(ARGS)
 
 picture: dev ## draw docs/algorithms.svg
 	@$(BIN)/python tools/picture.py

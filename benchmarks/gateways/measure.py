@@ -68,12 +68,12 @@ class Row:
     others: float = 0.0  # of its core, taken by somebody else
     p50_ms: float = 0.0
     p99_ms: float = 0.0
-    half_rate: float = 0.0
+    half_rate: int = 0
     half_p50_ms: float = 0.0
     half_p99_ms: float = 0.0
     chunk_us: float = 0.0
     chunks_s: float = 0.0
-    apart: float = 0.0  # chunks that arrived by themselves
+    apart: float = 0.0  # reads of the callers a chunk: below 1, chunks were joined
     first_ms: float = 0.0
     open_whole: int = 0
     open_exact: int = 0
@@ -87,8 +87,6 @@ class Bench:
     def __init__(self, port: int, times: Times) -> None:
         self.port = port
         self.times = times
-        self._direct: dict[int, tuple[float, float]] = {}
-        self._first = 0.0
 
     def turn(self, plan: Plan) -> dict[str, Any]:
         """Have the upstream go by a plan."""
@@ -112,20 +110,8 @@ class Bench:
             told: dict[str, Any] = json.load(reply)
         return told
 
-    def direct(self, rate: int) -> tuple[float, float]:
-        """Return what calls take without a gateway: half of them, and 99 in 100."""
-        if rate not in self._direct:
-            calls = uvloop.run(load.at_rate(self.target(), rate, self.times.round_s))
-            self._direct[rate] = _percentiles(calls)
-        return self._direct[rate]
-
-    def first(self) -> float:
-        """Return what the first byte of a stream takes without a gateway."""
-        if not self._first:
-            self._first = _first_ms(self.target(), self.times)
-        return self._first
-
     def target(self) -> Target:
+        """Return whom callers call where no gateway is between."""
         return load.Target(self.port, {})
 
 
@@ -144,7 +130,12 @@ def bench(times: Times) -> Iterator[Bench]:
 
 @contextlib.contextmanager
 def started(
-    peer: Peer, port: int, limits: Limits, *, keys: int = 1
+    peer: Peer,
+    port: int,
+    limits: Limits,
+    *,
+    keys: int = 1,
+    core: int = process.GATEWAY_CORE,
 ) -> Iterator[tuple[Process, list[Target]]]:
     """Run a gateway on its core, and say whom its callers call."""
     with tempfile.TemporaryDirectory() as name:
@@ -153,7 +144,7 @@ def started(
         launch = peer.launch(place, limits)
         log = folder / "log"
         with process.running(
-            launch.argv, core=process.GATEWAY_CORE, env=launch.env, log=log
+            launch.argv, core=core, env=launch.env, log=log
         ) as running:
             if not process.wait_for(place.port, running):
                 message = f"{peer.name} did not start:\n{log.read_text()[-2000:]}"
@@ -214,14 +205,11 @@ def _plain(row: Row, running: Process, target: Target, here: Bench) -> None:
 
 def _latency(row: Row, target: Target, here: Bench) -> None:
     """What it adds at a rate that all can answer, and at half of what it can."""
-    calls = uvloop.run(load.at_rate(target, RATE, here.times.steady_s))
-    _answered(calls, row)
-    row.p50_ms, row.p99_ms = _added(calls, here.direct(RATE))
-    rate = int(min(row.rps / 2, MOST_RATE))
-    calls = uvloop.run(load.at_rate(target, rate, here.times.round_s))
-    _answered(calls, row)
-    row.half_rate = rate
-    row.half_p50_ms, row.half_p99_ms = _added(calls, here.direct(rate))
+    seconds = here.times.steady_s
+    row.p50_ms, row.p99_ms = _added(row, target, here, RATE, seconds)
+    row.half_rate = int(min(row.rps / 2, MOST_RATE))
+    half = _added(row, target, here, row.half_rate, here.times.round_s)
+    row.half_p50_ms, row.half_p99_ms = half
 
 
 def _streams(row: Row, running: Process, target: Target, here: Bench) -> None:
@@ -229,11 +217,12 @@ def _streams(row: Row, running: Process, target: Target, here: Bench) -> None:
     here.turn(CHUNKS)
     busy = _chunks(row, running, target, here, STREAMS)
     if busy < FULL:
-        price, apart = row.chunk_us, row.apart
+        price = row.chunk_us
         _chunks(row, running, target, here, MANY_STREAMS)
-        row.chunk_us, row.apart = price, apart
+        row.chunk_us = price
     here.turn(FIRST)
-    row.first_ms = _first_ms(target, here.times) - here.first()
+    row.first_ms = _first_ms(target, here.times)
+    row.first_ms -= _first_ms(here.target(), here.times)
 
 
 def _chunks(
@@ -294,6 +283,12 @@ def _percentiles(calls: Sequence[Call]) -> tuple[float, float]:
     return statistics.median(waits) * 1e3, waits[at] * 1e3
 
 
-def _added(calls: Sequence[Call], direct: tuple[float, float]) -> tuple[float, float]:
+def _added(
+    row: Row, target: Target, here: Bench, rate: int, seconds: float
+) -> tuple[float, float]:
+    """Return what the gateway adds to calls at a rate, beside the same without it."""
+    calls = uvloop.run(load.at_rate(target, rate, seconds))
+    _answered(calls, row)
     half, most = _percentiles(calls)
+    direct = _percentiles(uvloop.run(load.at_rate(here.target(), rate, seconds)))
     return half - direct[0], most - direct[1]
