@@ -1,7 +1,7 @@
-"""Run `ratekeeper` and tell where its processor time went, by module.
+"""Run `ratekeeper` and tell where its processor time went, by module and by function.
 
 A timer of processor time interrupts a thousand times a second; what runs then is
-charged to the module whose code it is, and the kernel's and C's time to the module that
+charged to the function whose code it is, and the kernel's and C's time to the one that
 called. SIGUSR2 begins anew. Written to the file of RATEKEEPER_SHARES when the program ends.
 """
 
@@ -22,14 +22,15 @@ if TYPE_CHECKING:
 PERIOD_S = 0.001
 SHOWN = 40
 
-shares: collections.Counter[str] = collections.Counter()
+shares: collections.Counter[tuple[str, str]] = collections.Counter()
 
 
 def note(signum: int, frame: FrameType | None) -> None:
-    """Charge a sample to the module that runs."""
+    """Charge a sample to the function that runs."""
     del signum
     if frame is not None:
-        shares[str(frame.f_globals.get("__name__", "?"))] += 1
+        module = str(frame.f_globals.get("__name__", "?"))
+        shares[module, frame.f_code.co_qualname] += 1
 
 
 def forget(signum: int, frame: FrameType | None) -> None:
@@ -40,8 +41,17 @@ def forget(signum: int, frame: FrameType | None) -> None:
 
 def write(path: Path) -> None:
     """Write the shares, largest first."""
-    total = max(1, sum(shares.values()))
-    lines = [f"{n / total:6.1%}  {name}" for name, n in shares.most_common(SHOWN)]
+    total = max(1, shares.total())
+    modules: collections.Counter[str] = collections.Counter()
+    for (module, _), count in shares.items():
+        modules[module] += count
+    functions = collections.Counter({".".join(of): n for of, n in shares.items()})
+    lines = [
+        f"{count / total:6.1%}  {name}"
+        for counted in (modules, functions)
+        for name, count in counted.most_common(SHOWN)
+    ]
+    lines.insert(min(SHOWN, len(modules)), "")
     path.write_text("\n".join(lines) + "\n")
 
 
