@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import os
-import shlex
 import signal
 import subprocess
 import time
@@ -173,30 +174,72 @@ def test_two_gateways_do_not_share_one_file(tmp_path: Path) -> None:
     assert "ratekeeper.db" in err
 
 
-def test_the_curl_line_it_prints_works(tmp_path: Path) -> None:
+def _curl_line(folder: Path, **environ: str) -> list[str]:
+    """Return the words of the line that is shown to try it, as a shell reads them."""
+    environ = {
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": os.environ.get("PYTHONPATH", ""),
+    } | environ
     with subprocess.Popen(
         [*START, "serve", "--listen", "127.0.0.1:0"],
-        cwd=tmp_path,
-        env={
-            "PATH": os.environ["PATH"],
-            "PYTHONPATH": os.environ.get("PYTHONPATH", ""),
-        },
+        cwd=folder,
+        env=environ,
         stdout=subprocess.PIPE,
         text=True,
     ) as process:
         assert process.stdout is not None
         try:
             line = next(one for one in process.stdout if one.startswith("  curl"))
-            words = shlex.split(line)
+            script = f"set -- {line.strip()}\nprintf '%s\\n' \"$@\""
+            words = subprocess.check_output(
+                ["sh", "-c", script], env=environ, text=True
+            )
             headers = dict(
-                words[at + 1].split(": ", 1)
-                for at, word in enumerate(words)
-                if word == "-H"
+                word.split(": ", 1)
+                for before, word in itertools.pairwise(words.splitlines())
+                if before == "-H"
             )
-            reply = httpx2.post(
-                words[1], headers=headers, content=words[-1], timeout=10
-            )
+            url, body = words.splitlines()[1], words.splitlines()[-1]
+            status = httpx2.post(
+                url, headers=headers, content=body, timeout=10
+            ).status_code
         finally:
             process.terminate()
+    return [str(status), *headers.values()]
 
-    assert 200 == reply.status_code
+
+def test_the_curl_line_it_prints_works(tmp_path: Path) -> None:
+    status, *_ = _curl_line(tmp_path)
+
+    assert "200" == status
+
+
+def test_the_curl_line_takes_the_key_from_its_variable(tmp_path: Path) -> None:
+    with simulate("openai", "--json") as provider:
+        account = {"api_key": "env:OPENAI_API_KEY", "limits": ["500 rpm"]}
+        said = {"base_url": provider.facts["base_url"], "accounts": [account]}
+        config = json.dumps({"providers": {"openai": said}})  # JSON is YAML
+        (tmp_path / "ratekeeper.yaml").write_text(config)
+        with serve(tmp_path, OPENAI_API_KEY=OPENAI) as served:
+            made = served.facts["client_key"]
+            served.end(signal.SIGTERM)
+        status, proof, _ = _curl_line(
+            tmp_path, OPENAI_API_KEY=OPENAI, RATEKEEPER_KEY=made
+        )
+
+    assert ("200", f"Bearer {made}") == (status, proof)
+
+
+def test_its_log_can_be_json_to_the_last_line(tmp_path: Path) -> None:
+    (tmp_path / "ratekeeper.yaml").write_text("providers: {}\n")
+    with serve(tmp_path, "--log", "json") as served:
+        (tmp_path / "ratekeeper.yaml").write_text("providres: {}\n")
+        served.process.send_signal(signal.SIGHUP)
+        time.sleep(0.5)
+        _chat(served, "rk-nobody")
+        _, _, err = served.end(signal.SIGTERM)
+    lines = [json.loads(line) for line in err.splitlines()]
+
+    assert ["ERROR", "INFO"] == [line["level"] for line in lines]
+    assert "did you mean 'providers'?" in lines[0]["message"]
+    assert ("refusals", 1) == (lines[1]["event"], lines[1]["refused"])

@@ -239,7 +239,7 @@ def test_a_port_that_is_taken_says_what_to_do() -> None:
 
     assert (
         f"cannot listen on 127.0.0.1 port {port}: Address already in use; name another "
-        "with `listen:` or --port, or take 0 for a free one"
+        "with `listen:` or --listen, port 0 for a free one"
     ) == str(told.value)
 
 

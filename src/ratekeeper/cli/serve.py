@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import shlex
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from ratekeeper.config.model import Config
 
 _FILES = ("ratekeeper.yaml", "ratekeeper.yml", "ratekeeper.toml")  # looked for here
+_VARIABLE = "RATEKEEPER_KEY"  # in which a caller has its key
 _FIRST_KEY = "default"  # the name of the key that is made where there is none
 
 
@@ -79,7 +81,7 @@ def serve(
     with contextlib.ExitStack() as stack:
         plan = _plan(path, stack)
         config = _with(plan.config, listen, store)
-        _log_to_stderr()
+        _log_to_stderr(as_json=log == "json")
         observer = functools.partial(Log, requests=verbose, as_json=log == "json")
         gateway = Gateway(config, observer=observer)
         secret = gateway.first_key(_FIRST_KEY, anew=plan.simulated)
@@ -165,12 +167,31 @@ def _with(config: Config, listen: str | None, store: str | None) -> Config:
     return msgspec.structs.replace(config, **changes)
 
 
-def _log_to_stderr() -> None:
+def _log_to_stderr(*, as_json: bool) -> None:
     handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    plain = logging.Formatter("%(asctime)s %(levelname)s %(message)s")
+    handler.setFormatter(_Json() if as_json else plain)
     log = logging.getLogger("ratekeeper")
     log.addHandler(handler)
     log.setLevel(logging.INFO)
+
+
+class _Json(logging.Formatter):
+    """Writes every line as one object, whether its message is one or is plain text."""
+
+    converter = staticmethod(time.gmtime)
+    default_time_format = "%Y-%m-%dT%H:%M:%S"
+    default_msec_format = "%s.%03dZ"
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        text = record.getMessage()
+        said: dict[str, Any] = {"message": text}
+        if text.startswith("{"):
+            with contextlib.suppress(ValueError):
+                said = json.loads(text)
+        head = {"time": self.formatTime(record), "level": record.levelname}
+        return json.dumps({**head, **said})
 
 
 def _greeting(plan: _Plan, facts: dict[str, Any]) -> str:
@@ -187,34 +208,43 @@ def _greeting(plan: _Plan, facts: dict[str, Any]) -> str:
             "simulated, and costs nothing. Set OPENAI_API_KEY, say, or write a",
             "ratekeeper.yaml, and start again.",
         ]
-    if secret is None:
-        shown = "$RATEKEEPER_KEY"
+    if plan.config.auth == "none":
+        secret = "any"
+    elif secret is None:
         if not plan.config.client_keys:
-            lines += ["", "A client key: ratekeeper keys create NAME"]
+            lines += ["", f"A client key: export {_VARIABLE}=$({_create(plan, facts)})"]
     else:
-        shown = secret
         lines += ["", f"A client key, shown this once: {secret}"]
-    lines += ["", "Try it:", "", f"  {_curl(url, shown, facts['providers'])}", ""]
+    lines += ["", "Try it:", "", f"  {_curl(url, secret, facts['providers'])}", ""]
     lines += ["Point an SDK at it:", ""]
+    shown = f'os.environ["{_VARIABLE}"]' if secret is None else f'"{secret}"'
     if "anthropic" in facts["providers"]:
-        lines.append(f'  Anthropic(base_url="{url}/anthropic", api_key="{shown}")')
+        lines.append(f'  Anthropic(base_url="{url}/anthropic", api_key={shown})')
     if "gemini" in facts["providers"]:
         options = f'http_options={{"base_url": "{url}/gemini"}}'
-        lines.append(f'  genai.Client(api_key="{shown}", {options})')
-    lines += [f'  OpenAI(base_url="{url}/v1", api_key="{shown}")', ""]
+        lines.append(f"  genai.Client(api_key={shown}, {options})")
+    lines += [f'  OpenAI(base_url="{url}/v1", api_key={shown})', ""]
     return "\n".join(lines)
 
 
-def _curl(url: str, secret: str, providers: list[str]) -> str:
-    """Write a line that works as it stands."""
+def _create(plan: _Plan, facts: dict[str, Any]) -> str:
+    """Write the command that makes a key where this gateway looks for it."""
+    where = ["--store", facts["store"]] if plan.path is None else ["-c", str(plan.path)]
+    if plan.path is not None and facts["store"] != plan.config.store:
+        where = ["--store", facts["store"]]
+    return shlex.join(["ratekeeper", "keys", "create", "my-app", *where])
+
+
+def _curl(url: str, secret: str | None, providers: list[str]) -> str:
+    """Write a line that works as it stands, or once the variable is set."""
     messages = [{"role": "user", "content": "Say hello"}]
     body = {"model": "gpt-4o-mini", "max_tokens": 20, "messages": messages}
-    path, headers = "/v1/chat/completions", [f"authorization: Bearer {secret}"]
+    path, header, more = "/v1/chat/completions", "authorization: Bearer", []
     if providers == ["anthropic"]:
         body["model"] = "claude-haiku-4-5"
-        path = "/anthropic/v1/messages"
-        headers = [f"x-api-key: {secret}", "anthropic-version: 2023-06-01"]
-    words = ["curl", f"{url}{path}"]
-    for header in (*headers, "content-type: application/json"):
-        words += ["-H", header]
-    return shlex.join([*words, "-d", json.dumps(body)])
+        path, header = "/anthropic/v1/messages", "x-api-key:"
+        more = ["-H", "anthropic-version: 2023-06-01"]
+    # Within single quotes a shell would send the variable's name.
+    proof = f'"{header} ${_VARIABLE}"' if secret is None else f"'{header} {secret}'"
+    rest = [*more, "-H", "content-type: application/json", "-d", json.dumps(body)]
+    return f"curl {url}{path} -H {proof} {shlex.join(rest)}"

@@ -250,7 +250,7 @@ def _listen(host: str, port: int) -> socket.socket:
         sock.close()
         why = getattr(error, "strerror", None) or str(error)
         if getattr(error, "errno", None) == errno.EADDRINUSE:
-            why += "; name another with `listen:` or --port, or take 0 for a free one"
+            why += "; name another with `listen:` or --listen, port 0 for a free one"
         raise ConfigError(f"cannot listen on {host} port {port}: {why}") from error
     sock.listen(_BACKLOG)
     sock.setblocking(False)  # noqa: FBT003 - the socket module's own way
