@@ -14,6 +14,8 @@ import pytest
 from _pytest.mark.structures import ParameterSet
 
 from ratekeeper.cli.main import COMMANDS
+from ratekeeper.config.load import load
+from ratekeeper.config.model import Config
 from ratekeeper.simulator.server import Simulator, serving
 
 if TYPE_CHECKING:
@@ -23,17 +25,19 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("README*.md"), *ROOT.glob("docs/*.md")])
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\]\(([^)#:]+)\)")
+_SERVED = "$ ratekeeper serve\n"
 
 
-def _blocks(kind: str, *, shown: str = "") -> list[ParameterSet]:
+def _blocks(kind: str, *, shown: str = "", but: str = "\0") -> list[ParameterSet]:
     """Find the blocks of a kind, each named by its page and line."""
     found = []
     for page in PAGES:
         text = page.read_text()
         for match in _BLOCK.finditer(text):
-            if match[1] == kind and match[2].startswith(shown):
+            block, is_kind = match[2], match[1] == kind
+            if is_kind and block.startswith(shown) and not block.startswith(but):
                 line = text[: match.start()].count("\n") + 1
-                found.append(pytest.param(match[2], id=f"{page.name}:{line}"))
+                found.append(pytest.param(block, id=f"{page.name}:{line}"))
     return found
 
 
@@ -68,7 +72,9 @@ def test_a_python_snippet_runs_alone(
     assert (0, "") == (done.returncode, done.stderr)
 
 
-@pytest.mark.parametrize("session", _blocks("console", shown="$ ratekeeper"))
+@pytest.mark.parametrize(
+    "session", _blocks("console", shown="$ ratekeeper", but=_SERVED)
+)
 def test_a_shown_session_prints_what_it_shows(
     session: str, environment: dict[str, str]
 ) -> None:
@@ -88,6 +94,36 @@ def test_a_shown_session_prints_what_it_shows(
     )
 
     assert shown.strip() == (done.stdout + done.stderr).strip()
+
+
+@pytest.mark.parametrize("session", _blocks("console", shown=_SERVED))
+def test_the_gateway_greets_as_shown(session: str, tmp_path: Path) -> None:
+    shown = session.removeprefix(_SERVED).strip("\n").splitlines()
+    tool = Path(sys.executable).parent / "ratekeeper"
+    kept = ("PATH", "PYTHONPATH")
+    with subprocess.Popen(
+        [tool, "serve", "--listen", "127.0.0.1:0"],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+        env={name: os.environ[name] for name in kept if name in os.environ},
+    ) as process:
+        assert process.stdout is not None
+        try:
+            lines = [process.stdout.readline().rstrip("\n") for _ in shown]
+        finally:
+            process.terminate()
+    plain = re.sub(r"(127\.0\.0\.1):\d+", r"\1:8080", "\n".join(lines))
+
+    assert shown == re.sub(r"rk-[\w-]{43}", "rk-…", plain).splitlines()
+
+
+@pytest.mark.parametrize("text", _blocks("yaml"))
+def test_a_shown_config_loads(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "ratekeeper.yaml"
+    path.write_text(text)
+
+    assert Config() != load(path)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
