@@ -157,10 +157,10 @@ class Gateway:
 
     def tell_of(self, account: Account) -> None:
         """Tell the observer of an account that has closed, or is open again."""
-        wait_us = account.wait_us(self.now_us())
+        now = self.now_us()
+        wait_us = account.wait_us(now)
         if wait_us and not account.is_told:
-            why = account.aside_why or "it fails again and again"
-            self.observer.set_aside(account.name, why, wait_us)
+            self.observer.set_aside(account.name, account.why(now), wait_us)
         elif account.is_told and not wait_us:
             self.observer.back(account.name)
         account.is_told = wait_us > 0

@@ -100,6 +100,11 @@ class Account:
         """Return how long it is closed, whatever its limits say; 0: it is open."""
         return max(self.aside_until_us - now, self.breaker.wait_us(now), 0)
 
+    def why(self, now: int) -> str:
+        """Say why it is closed."""
+        is_aside = self.aside_until_us > now
+        return self.aside_why if is_aside else "it fails again and again"
+
     def judged(self, verdict: Verdict, now: int) -> None:
         """Heed an error answer; what it says of limits is the engine's to heed."""
         hint = verdict.retry_after_us
