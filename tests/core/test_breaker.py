@@ -39,6 +39,15 @@ def test_one_probe_at_a_time_goes() -> None:
     assert breaker.wait_us(2 * SECOND) > 0
 
 
+def test_while_a_probe_is_out_it_is_worth_looking_again_soon() -> None:
+    breaker = _opened()
+    breaker.go(2 * SECOND)
+
+    assert SECOND == breaker.wait_us(2 * SECOND)
+    assert SECOND == breaker.wait_us(61 * SECOND)
+    assert 0 == breaker.wait_us(62 * SECOND)
+
+
 def test_a_good_probe_closes_it() -> None:
     breaker = _opened()
     breaker.go(2 * SECOND)

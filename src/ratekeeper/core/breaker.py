@@ -13,6 +13,7 @@ FAILURES = 5  # in a row
 _FIRST_US = 2 * SECOND
 _LONGEST_US = 60 * SECOND
 _PROBE_US = 60 * SECOND  # after which a probe without an answer is given up on
+_LOOK_US = SECOND  # when to look again while a probe is out: it may answer any moment
 
 
 class Breaker:
@@ -32,10 +33,14 @@ class Breaker:
         return not self._opened
 
     def wait_us(self, now: int) -> int:
-        """Return how long until a call may go; 0 means now."""
+        """Return how long until a call may go; 0 means now.
+
+        While a probe is out nobody knows: then it is when to look again.
+        """
         if not self._opened:
             return 0
-        return max(0, self._open_until_us - now, self._probing_until_us - now)
+        probing_us = min(self._probing_until_us - now, _LOOK_US)
+        return max(0, self._open_until_us - now, probing_us)
 
     def go(self, now: int) -> None:
         """Take note that a call goes: where it is open, that is the probe."""
