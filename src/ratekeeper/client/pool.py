@@ -100,6 +100,24 @@ class Answer:
         self._response.close()
 
 
+class _Upload:
+    """A body on its way that remembers what broke it off: not the network, then."""
+
+    __slots__ = ("_parts", "error")
+
+    def __init__(self, parts: AsyncIterator[bytes]) -> None:
+        self._parts = parts
+        self.error: Exception | None = None
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        try:
+            async for part in self._parts:
+                yield part
+        except Exception as error:
+            self.error = error
+            raise
+
+
 class Pool:
     """Connections to providers, shared by all calls of one event loop."""
 
@@ -129,18 +147,25 @@ class Pool:
         *,
         proxy: str | None = None,
     ) -> Answer:
-        """Send a call and return once the head of its answer is there."""
+        """Send a call and return once the head of its answer is there.
+
+        What a body that comes in parts raises, this raises as well.
+        """
+        data: bytes | _Upload | None
+        data = body if body is None or isinstance(body, bytes) else _Upload(body)
         target = self._url(url)
         try:
             response = await self._session.request(
                 method,
                 target,
                 headers=CIMultiDict(headers),
-                data=body,
+                data=data,
                 proxy=proxy,
                 allow_redirects=False,
             )
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            if isinstance(data, _Upload) and data.error is not None:
+                raise data.error from None
             raise _unreached(error, target.authority) from error
         return Answer(response, target.authority)
 
