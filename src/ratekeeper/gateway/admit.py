@@ -42,6 +42,7 @@ class Way:
     """Whose limits a call goes through; the first `split` of them are ours."""
 
     __slots__ = (
+        "_rules",
         "is_durable",
         "money",
         "own_texts",
@@ -66,6 +67,17 @@ class Way:
         self.own_texts = frozenset(rule.text for rule in rules[: self.split])
         self.watched = tuple(at for at, rule in enumerate(rules) if rule.shadow)
         self.is_durable = any(rule.is_durable for rule in rules)
+        self._rules = [scope.rules for scope, _ in self.targets]
+
+    @property
+    def is_current(self) -> bool:
+        """Whether its limits are still as many: a reload may have changed that."""
+        at = 0
+        for scope, _ in self.targets:
+            if scope.rules is not self._rules[at]:
+                return False
+            at += 1
+        return True
 
     def costs(self, ours: Costs, theirs: Costs, money: Mapping[str, int]) -> list[int]:
         """Return what a call takes from each limit of its way.

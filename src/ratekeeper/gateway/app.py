@@ -116,6 +116,7 @@ class Gateway:
         """Put another config in force; a wrong one raises and changes nothing."""
         roster = self._compiled(config)
         roster.enforce()
+        roster.take_over(self.roster)
         self.roster, self._config = roster, config
         self.held.resize(roster.max_held)
         self.observer.reloaded()

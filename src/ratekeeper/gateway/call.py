@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ratekeeper.client.pool import Unreached
 from ratekeeper.config.times import duration_us
-from ratekeeper.core.decision import denied
+from ratekeeper.core.decision import denied, never_possible
 from ratekeeper.core.line import Waiter
 from ratekeeper.errors import ConfigError, NeverPossible, PriceUnknown, StoreUnavailable
 from ratekeeper.gateway import (
@@ -237,7 +237,12 @@ class Call:
         listed = roster.fallbacks.get(model, ())
         pairs = [one.partition("/") for one in listed]
         targets = [Target(roster.upstreams[name], to) for name, _, to in pairs]
-        targets = [one for one in targets if found.dialect in one.upstream.dialects]
+        targets = [
+            one
+            for one in targets
+            if found.dialect in one.upstream.dialects
+            and (one.model == model or self.said is not None)  # nobody renames a form's
+        ]
         if targets:
             return targets
         able = [
@@ -291,6 +296,10 @@ class Call:
             passed = await self.admitted(offer.way, offer.costs, deadline_us)
             trial = Trial(offer, passed)
             self.trial = trial
+            if offer.account.wait_us(self.gateway.now_us()):
+                trial.unsent()  # it closed while the call stood in line
+                self.attempts -= 1
+                continue
             if not await self._attempt(found, target, trial, tried):
                 return
 
@@ -324,6 +333,7 @@ class Call:
                 "no account of this provider takes calls at the moment",
                 retry_after_us=wait_us,
             )
+        self.waited_us += wait_us
         await asyncio.sleep(wait_us / 1e6)
 
     async def _attempt(
@@ -348,6 +358,7 @@ class Call:
             account.breaker.succeeded()
             self.gateway.budget.succeeded()
             self.body.let_go()  # it will not be sent again
+            self.said = None
             await relay.relay(self, answer, trial)
         except Unreached as error:
             raise Refused(
@@ -364,6 +375,8 @@ class Call:
         assert caller is not None
         path = found.path
         said = body if self.said is None else self.said
+        if self.said is not None and target.model != self.model:
+            said = {**self.said, "model": target.model}  # whose price it is
         read = provider.read_request(self.method, path, said)
         facts = account.lessons.corrected(provider.name, read, caller.name)
         way = account.way(caller, target.model)
@@ -394,8 +407,7 @@ class Call:
             passed = await admit(gateway.store, way, costs, turn, gateway.ledger)
         except NeverPossible as error:
             ours = error.limit in way.own_texts
-            message = str(error) if ours else f"it is larger than {ACCOUNT_LIMITS}"
-            raise Refused(Fault.IMPOSSIBLE, message) from error
+            raise _impossible(error, ours=ours) from error
         except StoreUnavailable as error:
             raise Refused(Fault.UNAVAILABLE, str(error)) from error
         if isinstance(passed, Waiter):
@@ -411,9 +423,12 @@ class Call:
         """Say which limit holds a call up, and when to come back."""
         meter = waiter.held_by
         assert meter is not None
+        ours = meter in waiter.meters[: way.split]
+        cost = waiter.cost_of(meter)
+        if meter.never(cost):  # a reload has lowered it meanwhile
+            return _impossible(never_possible(meter, cost), ours=ours)
         answer = denied(meter, waiter.wait_us)
         wait_us = self.gateway.promised_us(meter, waiter, answer.retry_after_us)
-        ours = meter in waiter.meters[: way.split]
         # What an account holds is nobody's business but the operator's.
         name = f"the limit '{meter.text}'" if ours else ACCOUNT_LIMITS
         message = f"{name} is used up"
@@ -473,7 +488,11 @@ class Call:
     async def _failed(self, answer: Answer, trial: Trial, tried: set[Account]) -> bool:
         """Heed an error answer: go on elsewhere, or pass it on to the caller."""
         account = trial.account
-        head = await answer.head(_MOST_ERROR)
+        try:
+            head = await answer.head(_MOST_ERROR)
+        except BaseException:
+            account.breaker.given_up()
+            raise
         fields = answer.fields()
         verdict = trial.judge(answer.status, fields, head)
         account.judged(verdict, self.gateway.now_us())
@@ -597,6 +616,8 @@ class Call:
             if row is None:  # nothing has been asked of it yet
                 return []
             meters += row
+        if len(meters) != len(caller.quota):  # a reload has changed them meanwhile
+            return []
         return caller.quota.write(
             meters, self.gateway.now_us(), self.dialect, refused=refused
         )
@@ -613,6 +634,11 @@ class Call:
             (b"x-ratekeeper-waited-ms", b"%d" % -(-self.waited_us // 1000)),
             *self.quota(),
         ]
+
+
+def _impossible(error: NeverPossible, *, ours: bool) -> Refused:
+    message = str(error) if ours else f"it is larger than {ACCOUNT_LIMITS}"
+    return Refused(Fault.IMPOSSIBLE, message)
 
 
 def _names_two(said: Mapping[str, object]) -> bool:

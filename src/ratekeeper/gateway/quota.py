@@ -76,6 +76,10 @@ class QuotaHeaders:
             for said, rows in _units(rules, _ANTHROPIC)
         )
 
+    def __len__(self) -> int:
+        """Return how many limits they show."""
+        return len(self._items)
+
     def write(
         self,
         meters: Sequence[Meter],

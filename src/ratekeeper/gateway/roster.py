@@ -121,6 +121,18 @@ class Roster:
         for scope, rules in self._reshapes:
             self._store.reshape(scope, rules)
 
+    def take_over(self, other: Roster) -> None:
+        """Keep those accounts closed that were so under the roster before."""
+        before = {
+            account.name: account
+            for upstream in other.upstreams.values()
+            for account in upstream.accounts
+        }
+        for upstream in self.upstreams.values():
+            for account in upstream.accounts:
+                if account.name in before:
+                    account.take_over(before[account.name])
+
     def rekey(self, records: Iterable[KeyRecord]) -> None:
         """Take in the client keys anew."""
         self._book = KeyBook.joined(self._hasher, self._config.client_keys, records)

@@ -12,7 +12,7 @@ from ratekeeper.client.cashier import cost, nothing, partly
 from ratekeeper.client.decode import decode_head, decoder
 from ratekeeper.core import units
 from ratekeeper.providers import counting
-from ratekeeper.providers.facts import Counting, Kind
+from ratekeeper.providers.facts import Counting, Kind, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ratekeeper.core.reading import Reading
     from ratekeeper.gateway.admit import Pass, Way
     from ratekeeper.gateway.upstream import Account
-    from ratekeeper.providers.facts import Meter, RequestFacts, Usage, Verdict
+    from ratekeeper.providers.facts import Meter, RequestFacts, Verdict
 
 _PAUSES = frozenset([Kind.THROTTLED, Kind.RAMP, Kind.STOPPED])
 _UNSURE = frozenset([Kind.OVERLOADED, Kind.TRANSIENT])  # it may have cost something
@@ -62,7 +62,7 @@ class Trial:
         self._meter: Meter | None = None
         self._decode: Decoder | None = None
         self._answered_us = 0
-        self.usage: Usage | None = None  # once it is settled, where the answer told
+        self.usage: Usage | None = None  # once it is settled, told or estimated
         self.cost: Mapping[str, int] = {}  # in billionths, by currency
 
     @property
@@ -75,11 +75,9 @@ class Trial:
         if self._pass.is_open:
             self._pass.cancel()
 
-    def unanswered(self, *, again: bool = False) -> None:
+    def unanswered(self) -> None:
         """Count it in full: it was sent, and nobody knows what became of it."""
         if self._pass.is_open:
-            if again:
-                self._pass.ours = {"requests": 0}
             self._pass.release()
 
     def answered(self, fields: Mapping[str, str]) -> None:
@@ -161,6 +159,9 @@ class Trial:
             paid = partly(self._offer.bill, facts, flowed)
             theirs = provider.partial(facts, flowed)
             ours = counting.partial(Counting.SUM, facts, flowed)
+            if ours.get("tokens"):
+                put, out = ours["input_tokens"], ours["output_tokens"]
+                self.usage = Usage(input_tokens=put, output_tokens=out)
         else:
             paid = cost(self._offer.bill, usage)
             theirs = provider.charged(facts, usage)

@@ -90,7 +90,7 @@ class Account:
         """Return whose limits a caller's calls to a model go through here."""
         key = caller, model if self._is_learned or self._models else ""
         found = self._ways.get(key)
-        if found is None:
+        if found is None or not found.is_current:
             if len(self._ways) >= _MOST_WAYS:
                 self._ways.clear()
             found = self._ways[key] = Way(caller.targets, self.targets(model))
@@ -104,6 +104,16 @@ class Account:
         """Say why it is closed."""
         is_aside = self.aside_until_us > now
         return self.aside_why if is_aside else "it fails again and again"
+
+    def take_over(self, other: Account) -> None:
+        """Stay as closed as the account was that a reload has replaced by this one."""
+        if (self.headers, self.provider.base_url) == (
+            other.headers,
+            other.provider.base_url,
+        ):
+            self.breaker = other.breaker
+            self.aside_until_us, self.aside_why = other.aside_until_us, other.aside_why
+            self.is_told = other.is_told
 
     def judged(self, verdict: Verdict, now: int) -> None:
         """Heed an error answer; what it says of limits is the engine's to heed."""
@@ -119,7 +129,9 @@ class Account:
                 pass
         if verdict.kind in _FAILS:
             self.breaker.failed(now)
-        elif verdict.kind is not Kind.UNAUTHORIZED and verdict.kind is not Kind.BILLING:
+        elif verdict.kind is Kind.UNAUTHORIZED or verdict.kind is Kind.BILLING:
+            self.breaker.given_up()  # it says nothing of how the provider does
+        else:
             self.breaker.succeeded()
 
     def _set_aside(self, why: str, for_us: int, now: int) -> None:
