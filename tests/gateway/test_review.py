@@ -14,6 +14,7 @@ import httpx2
 import pytest
 
 from ratekeeper.core.breaker import FAILURES
+from ratekeeper.gateway import intake
 from tests.gateway import gates
 from tests.gateway.gates import Behind, Gate, account, asgi, behind, client_key, gate
 
@@ -250,3 +251,11 @@ def test_a_call_larger_than_a_limit_that_was_lowered_is_told_so(
 
     assert "retry-after" not in replies[0].headers
     assert "more than the limit" in json.dumps(replies[0].json())
+
+
+def test_a_renaming_fallback_takes_what_the_lenient_reader_takes() -> None:
+    body = rb'{"model": "a", "note": NaN, "messages": []}'
+
+    said = json.loads(intake.with_model(body, "b"))
+
+    assert ("b", []) == (said["model"], said["messages"])

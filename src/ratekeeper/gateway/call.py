@@ -3,19 +3,18 @@
 It goes from account to account until one answers or none can; what limits say is asked
 of admission, what answers mean of the trial. Nothing is sent to anybody before a pass
 is there, and nothing is sent again once the caller has seen a byte.
+It is long because every way in which an attempt can end stands here, in order.
 """
 
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from ratekeeper.client.pool import Unreached
-from ratekeeper.config.times import duration_us
 from ratekeeper.core.decision import denied, never_possible
 from ratekeeper.core.line import Waiter
-from ratekeeper.errors import ConfigError, NeverPossible, PriceUnknown, StoreUnavailable
+from ratekeeper.errors import NeverPossible, PriceUnknown, StoreUnavailable
 from ratekeeper.gateway import (
     auth,
     desk,
@@ -31,19 +30,18 @@ from ratekeeper.gateway.admit import Turn, admit
 from ratekeeper.gateway.observer import Done
 from ratekeeper.gateway.refused import ACCOUNT_LIMITS, Refused, of_account
 from ratekeeper.gateway.reply import Fault
+from ratekeeper.gateway.request import NO_PATH, Request, Target
 from ratekeeper.gateway.trial import Offer, Trial
-from ratekeeper.providers import counting, shapes
-from ratekeeper.providers.facts import Counting, Dialect, Kind
+from ratekeeper.providers import counting
+from ratekeeper.providers.facts import Counting, Kind
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from ratekeeper.client.pool import Answer
-    from ratekeeper.core.meter import Meter
     from ratekeeper.gateway.admit import Pass, Way
     from ratekeeper.gateway.app import Gateway
     from ratekeeper.gateway.exchange import Wire
-    from ratekeeper.gateway.roster import Caller, Upstream
     from ratekeeper.gateway.route import Route
     from ratekeeper.gateway.upstream import Account
 
@@ -66,61 +64,29 @@ _SAME_AGAIN = frozenset([Kind.THROTTLED, Kind.RAMP, Kind.OVERLOADED])
 _THROTTLES = frozenset([Kind.THROTTLED, Kind.RAMP, Kind.STOPPED])
 
 
-_NO_PATH = (
-    "this gateway serves the OpenAI API under /v1, Anthropic's under /anthropic/v1 and "
-    "/v1/messages, Gemini's under /gemini/v1beta, and /p/{provider}"
-)
-
-
 # What is between the gateway and its account is not its callers' business.
 _ACCOUNTS = frozenset([Kind.UNAUTHORIZED, Kind.BILLING, *_THROTTLES])
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Target:
-    """Where a call may go: a provider, and the model's name there."""
-
-    upstream: Upstream
-    model: str
-
-
-class Call:
+class Call(Request):
     """One request from its head to its end."""
 
     def __init__(
         self, gateway: Gateway, scope: Mapping[str, Any], receive: Any, send: Any
     ) -> None:
-        self.gateway = gateway
-        self.method: str = scope["method"]
-        self.headers: list[tuple[bytes, bytes]] = scope["headers"]
-        self._fields: dict[bytes, bytes] = dict(self.headers)
-        self.raw_path: bytes = scope["raw_path"]
-        self.query: bytes = scope["query_string"]
-        self.receive = receive
+        super().__init__(gateway, scope, receive)
         self.send = send
         self.wire: Wire = scope["ratekeeper.wire"]
         self.id = gateway.new_id()
-        self.arrived_us = gateway.now_us()
-        self.dialect = Dialect.OPENAI
-        self.caller: Caller | None = None
-        self.body = intake.Body(gateway.held)
-        self.said: dict[str, object] | None = None  # in its body, where that is JSON
-        self.model = ""  # that it asks for
         self.account: Account | None = None
         self.waited_us = 0
         self.attempts = 0
-        self.streamed = False  # whether its body passes as it comes: sent once
         self.targets: list[Target] = []
         self.asked_usage = False
         self.status = 0  # of the answer, once it has begun
         self.first_byte_us: int | None = None
-        self.kind = ""  # of its path
         self.trial: Trial | None = None  # the attempt under way, or the last one
         self.refused: Refused | None = None
-
-    def field(self, name: bytes) -> bytes:
-        """Return a header of the request, b"" where there is none."""
-        return self._fields.get(name, b"")
 
     async def run(self) -> None:
         """Answer it, whatever happens."""
@@ -141,142 +107,20 @@ class Call:
             if found is None
             else found.dialect
         )
-        self.caller = self._known()
+        self.caller = self.known()
         if self.raw_path.startswith(desk.PREFIX):
             self.kind = "desk"
             await self.gateway.desk.serve(self)
             return
         if found is None:
-            raise Refused(Fault.NOT_FOUND, _NO_PATH)
+            raise Refused(Fault.NOT_FOUND, NO_PATH)
         self.kind = found.family
         if self.method not in route.METHODS:
             raise Refused(Fault.METHOD, f"{self.method[:20]} is not served here")
-        self.streamed = await self._take_in(found)
-        self.targets = self._targets(found)
-        self._check_model(found)
+        self.streamed = await self.take_in(found)
+        self.targets = self.targets_of(found)
+        self.check_model(found)
         await self._go(found)
-
-    # Who calls, and with what.
-
-    def _known(self) -> Caller:
-        roster = self.gateway.roster
-        try:
-            secret = auth.credential(self.headers, self.query)
-        except auth.TwoCredentials:
-            raise Refused(
-                Fault.BAD_REQUEST, "two different keys in one request"
-            ) from None
-        caller = None if secret is None else roster.caller(secret, self.arrived_us)
-        if caller is None:
-            caller = roster.anyone
-        if caller is None:
-            raise Refused(
-                Fault.UNKNOWN_KEY,
-                "the client key is missing or not known here: ask whoever runs this "
-                "gateway for one (ratekeeper keys create)",
-            )
-        return caller
-
-    async def _take_in(self, found: Route) -> bool:
-        """Read the body where its words decide; True where it passes as it comes.
-
-        What a model is asked is always read, whatever it says it is: else it would pass
-        by every limit on tokens and money.
-        """
-        if self.method in {"GET", "HEAD", "DELETE"} and not self._has_body():
-            return False
-        kind = self.field(b"content-type").lower()
-        is_file = found.family in route.TAKES_FILES and not kind.startswith(_JSON)
-        form = is_file and kind.startswith(b"multipart/")
-        assert self.caller is not None
-        if is_file and not (form and self.caller.is_restricted):
-            return True
-        length = self.field(b"content-length")
-        announced = int(length) if length.isdigit() else None
-        try:
-            await self.body.read(self.receive, self.gateway.roster.max_body, announced)
-        except intake.BodyTooLarge:
-            raise self._too_large() from None
-        except intake.Crowded:
-            raise Refused(
-                Fault.UNAVAILABLE,
-                "too many large requests are waiting: try again in a moment",
-                retry_after_us=1_000_000,
-            ) from None
-        if form:
-            self.model = intake.model_in_form(self.body.data)
-        else:
-            self.said = intake.decoded(self.body.data)
-            self.model = shapes.model_of(self.said or {})
-        return False
-
-    def _too_large(self) -> Refused:
-        most = self.gateway.roster.max_body
-        return Refused(
-            Fault.TOO_LARGE, f"the request is larger than {most:,} bytes (max_body)"
-        )
-
-    def _has_body(self) -> bool:
-        length = self.field(b"content-length")
-        return length not in {b"", b"0"} or bool(self.field(b"transfer-encoding"))
-
-    def _targets(self, found: Route) -> list[Target]:
-        """Return where the call may go, first choice first."""
-        roster = self.gateway.roster
-        if found.dialect is Dialect.GEMINI:
-            self.model = route.model_in(found.path) or self.model
-        model = self.model
-        if found.provider:
-            named = roster.upstreams.get(found.provider)
-            if named is None or not named.accounts:
-                raise Refused(
-                    Fault.NOT_FOUND,
-                    f"no provider {found.provider[:40]!r} is configured here",
-                )
-            return [Target(named, model)]
-        listed = roster.fallbacks.get(model, ())
-        pairs = [one.partition("/") for one in listed]
-        targets = [Target(roster.upstreams[name], to) for name, _, to in pairs]
-        targets = [
-            one
-            for one in targets
-            if found.dialect in one.upstream.dialects
-            and (one.model == model or self.said is not None)  # nobody renames a form's
-        ]
-        if targets:
-            return targets
-        able = [
-            one
-            for one in roster.upstreams.values()
-            if found.dialect in one.dialects and one.accounts
-        ]
-        if not able:
-            raise Refused(
-                Fault.NOT_FOUND,
-                f"no provider that speaks {found.dialect}'s API is configured here",
-            )
-        meant = [one for one in able if one.is_for(model)]
-        return [Target((meant or able)[0], model)]
-
-    def _check_model(self, found: Route) -> None:
-        assert self.caller is not None
-        model = self.model or route.model_in(found.path)
-        if model:
-            if not self.caller.may_use(model):
-                raise Refused(
-                    Fault.FORBIDDEN,
-                    f"this key may not use the model {model[:80]!r}: it is not among "
-                    "its allow_models",
-                )
-        elif (
-            self.caller.is_restricted
-            and self.method == "POST"
-            and found.family in route.USES_MODELS
-        ):
-            raise Refused(Fault.BAD_REQUEST, "the request names no model")
-        # Which of two names counts is up to whoever reads them.
-        if self.caller.is_restricted and _names_two(self.said or {}):
-            raise Refused(Fault.BAD_REQUEST, "the request names two models")
 
     # From account to account.
 
@@ -350,7 +194,7 @@ class Call:
             account.breaker.given_up()
             trial.unanswered()
             if isinstance(error, intake.BodyTooLarge):
-                raise self._too_large() from None
+                raise self.too_large() from None
             raise
         try:
             if answer.status >= _ERROR:
@@ -530,21 +374,6 @@ class Call:
             and self.gateway.budget.spend(throttled=throttled)
         )
 
-    def patience_us(self) -> int:
-        """Return how long the call may stand in line in all."""
-        caller = self.caller
-        assert caller is not None
-        said = self.field(b"x-ratekeeper-max-wait").decode("latin-1")
-        if not said:
-            return caller.max_wait_us
-        try:
-            asked = duration_us(said)
-        except ConfigError as error:
-            raise Refused(
-                Fault.BAD_REQUEST, f"x-ratekeeper-max-wait: {error}"
-            ) from None
-        return min(asked, caller.longest_wait_us)
-
     async def _refuse(self, error: Refused) -> None:
         self.refused = error
         also = [] if self.caller is None else self.quota(refused=True)
@@ -606,22 +435,6 @@ class Call:
             )
         )
 
-    def quota(self, *, refused: bool = False) -> list[tuple[bytes, bytes]]:
-        """Return the headers that show the caller's limits."""
-        caller = self.caller
-        assert caller is not None
-        meters: list[Meter] = []
-        for scope, key in caller.targets:
-            row = scope.rows.get(key)
-            if row is None:  # nothing has been asked of it yet
-                return []
-            meters += row
-        if len(meters) != len(caller.quota):  # a reload has changed them meanwhile
-            return []
-        return caller.quota.write(
-            meters, self.gateway.now_us(), self.dialect, refused=refused
-        )
-
     def begin(self, status: int) -> None:
         """Take note that the answer begins."""
         self.status = status
@@ -639,7 +452,3 @@ class Call:
 def _impossible(error: NeverPossible, *, ours: bool) -> Refused:
     message = str(error) if ours else f"it is larger than {ACCOUNT_LIMITS}"
     return Refused(Fault.IMPOSSIBLE, message)
-
-
-def _names_two(said: Mapping[str, object]) -> bool:
-    return sum(name.lower() == "model" for name in said) > 1

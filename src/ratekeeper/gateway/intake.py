@@ -6,6 +6,7 @@ goes on to a provider are the bytes that came.
 
 from __future__ import annotations
 
+import json
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -132,6 +133,11 @@ def model_in_form(body: bytes) -> str:
 
 def with_model(body: bytes, name: str) -> bytes:
     """Return a JSON body with another model in it, all else as it was."""
-    fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+    try:
+        fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        # The lenient reader took it: written anew it says the same.
+        plain = {**(shapes.read_object(body) or {}), "model": name}
+        return json.dumps(plain).encode()
     fields["model"] = msgspec.Raw(msgspec.json.encode(name))
     return msgspec.json.encode(fields)

@@ -1,0 +1,226 @@
+"""A request as it came: who asks, for what, with which model, and where it may go.
+
+It reads the head and the body and refuses what may not pass; it takes nothing from any
+limit and sends nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+from ratekeeper.config.times import duration_us
+from ratekeeper.errors import ConfigError
+from ratekeeper.gateway import auth, intake, route
+from ratekeeper.gateway.refused import Refused
+from ratekeeper.gateway.reply import Fault
+from ratekeeper.providers import shapes
+from ratekeeper.providers.facts import Dialect
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ratekeeper.core.meter import Meter
+    from ratekeeper.gateway.app import Gateway
+    from ratekeeper.gateway.roster import Caller, Upstream
+    from ratekeeper.gateway.route import Route
+
+_JSON = b"application/json"
+
+NO_PATH = (
+    "this gateway serves the OpenAI API under /v1, Anthropic's under /anthropic/v1 and "
+    "/v1/messages, Gemini's under /gemini/v1beta, and /p/{provider}"
+)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Target:
+    """Where a call may go: a provider, and the model's name there."""
+
+    upstream: Upstream
+    model: str
+
+
+class Request:
+    """What a caller asks of the gateway."""
+
+    def __init__(
+        self, gateway: Gateway, scope: Mapping[str, Any], receive: Any
+    ) -> None:
+        self.gateway = gateway
+        self.method: str = scope["method"]
+        self.headers: list[tuple[bytes, bytes]] = scope["headers"]
+        self._fields: dict[bytes, bytes] = dict(self.headers)
+        self.raw_path: bytes = scope["raw_path"]
+        self.query: bytes = scope["query_string"]
+        self.receive = receive
+        self.arrived_us = gateway.now_us()
+        self.dialect = Dialect.OPENAI
+        self.kind = ""  # of its path
+        self.caller: Caller | None = None
+        self.body = intake.Body(gateway.held)
+        self.said: dict[str, object] | None = None  # in its body, where that is JSON
+        self.model = ""  # that it asks for
+        self.streamed = False  # whether its body passes as it comes: sent once
+
+    def field(self, name: bytes) -> bytes:
+        """Return a header of the request, b"" where there is none."""
+        return self._fields.get(name, b"")
+
+    def known(self) -> Caller:
+        """Return who calls; raises `Refused` for a stranger."""
+        roster = self.gateway.roster
+        try:
+            secret = auth.credential(self.headers, self.query)
+        except auth.TwoCredentials:
+            raise Refused(
+                Fault.BAD_REQUEST, "two different keys in one request"
+            ) from None
+        caller = None if secret is None else roster.caller(secret, self.arrived_us)
+        if caller is None:
+            caller = roster.anyone
+        if caller is None:
+            raise Refused(
+                Fault.UNKNOWN_KEY,
+                "the client key is missing or not known here: ask whoever runs this "
+                "gateway for one (ratekeeper keys create)",
+            )
+        return caller
+
+    async def take_in(self, found: Route) -> bool:
+        """Read the body where its words decide; True where it passes as it comes.
+
+        What a model is asked is always read, whatever it says it is: else it would pass
+        by every limit on tokens and money.
+        """
+        if self.method in {"GET", "HEAD", "DELETE"} and not self._has_body():
+            return False
+        kind = self.field(b"content-type").lower()
+        is_file = found.family in route.TAKES_FILES and not kind.startswith(_JSON)
+        form = is_file and kind.startswith(b"multipart/")
+        assert self.caller is not None
+        if is_file and not (form and self.caller.is_restricted):
+            return True
+        length = self.field(b"content-length")
+        announced = int(length) if length.isdigit() else None
+        try:
+            await self.body.read(self.receive, self.gateway.roster.max_body, announced)
+        except intake.BodyTooLarge:
+            raise self.too_large() from None
+        except intake.Crowded:
+            raise Refused(
+                Fault.UNAVAILABLE,
+                "too many large requests are waiting: try again in a moment",
+                retry_after_us=1_000_000,
+            ) from None
+        if form:
+            self.model = intake.model_in_form(self.body.data)
+        else:
+            self.said = intake.decoded(self.body.data)
+            self.model = shapes.model_of(self.said or {})
+        return False
+
+    def too_large(self) -> Refused:
+        """Say that the body is above the bound."""
+        most = self.gateway.roster.max_body
+        return Refused(
+            Fault.TOO_LARGE, f"the request is larger than {most:,} bytes (max_body)"
+        )
+
+    def _has_body(self) -> bool:
+        length = self.field(b"content-length")
+        return length not in {b"", b"0"} or bool(self.field(b"transfer-encoding"))
+
+    def targets_of(self, found: Route) -> list[Target]:
+        """Return where the call may go, first choice first."""
+        roster = self.gateway.roster
+        if found.dialect is Dialect.GEMINI:
+            self.model = route.model_in(found.path) or self.model
+        model = self.model
+        if found.provider:
+            named = roster.upstreams.get(found.provider)
+            if named is None or not named.accounts:
+                raise Refused(
+                    Fault.NOT_FOUND,
+                    f"no provider {found.provider[:40]!r} is configured here",
+                )
+            return [Target(named, model)]
+        listed = roster.fallbacks.get(model, ())
+        pairs = [one.partition("/") for one in listed]
+        targets = [Target(roster.upstreams[name], to) for name, _, to in pairs]
+        targets = [
+            one
+            for one in targets
+            if found.dialect in one.upstream.dialects
+            and (one.model == model or self.said is not None)  # nobody renames a form's
+        ]
+        if targets:
+            return targets
+        able = [
+            one
+            for one in roster.upstreams.values()
+            if found.dialect in one.dialects and one.accounts
+        ]
+        if not able:
+            raise Refused(
+                Fault.NOT_FOUND,
+                f"no provider that speaks {found.dialect}'s API is configured here",
+            )
+        meant = [one for one in able if one.is_for(model)]
+        return [Target((meant or able)[0], model)]
+
+    def check_model(self, found: Route) -> None:
+        """Raise `Refused` where the caller's key does not allow the model."""
+        assert self.caller is not None
+        model = self.model or route.model_in(found.path)
+        if model:
+            if not self.caller.may_use(model):
+                raise Refused(
+                    Fault.FORBIDDEN,
+                    f"this key may not use the model {model[:80]!r}: it is not among "
+                    "its allow_models",
+                )
+        elif (
+            self.caller.is_restricted
+            and self.method == "POST"
+            and found.family in route.USES_MODELS
+        ):
+            raise Refused(Fault.BAD_REQUEST, "the request names no model")
+        # Which of two names counts is up to whoever reads them.
+        if self.caller.is_restricted and _names_two(self.said or {}):
+            raise Refused(Fault.BAD_REQUEST, "the request names two models")
+
+    def patience_us(self) -> int:
+        """Return how long the call may stand in line in all."""
+        caller = self.caller
+        assert caller is not None
+        said = self.field(b"x-ratekeeper-max-wait").decode("latin-1")
+        if not said:
+            return caller.max_wait_us
+        try:
+            asked = duration_us(said)
+        except ConfigError as error:
+            raise Refused(
+                Fault.BAD_REQUEST, f"x-ratekeeper-max-wait: {error}"
+            ) from None
+        return min(asked, caller.longest_wait_us)
+
+    def quota(self, *, refused: bool = False) -> list[tuple[bytes, bytes]]:
+        """Return the headers that show the caller's limits."""
+        caller = self.caller
+        assert caller is not None
+        meters: list[Meter] = []
+        for scope, key in caller.targets:
+            row = scope.rows.get(key)
+            if row is None:  # nothing has been asked of it yet
+                return []
+            meters += row
+        if len(meters) != len(caller.quota):  # a reload has changed them meanwhile
+            return []
+        return caller.quota.write(
+            meters, self.gateway.now_us(), self.dialect, refused=refused
+        )
+
+
+def _names_two(said: Mapping[str, object]) -> bool:
+    return sum(name.lower() == "model" for name in said) > 1
