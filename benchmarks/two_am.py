@@ -1,10 +1,11 @@
 """`make bench-night`: the 2 a.m. story over real HTTP, against each gateway.
 
-Under 60 requests, then under 10,000 tokens a minute for each client key: 60 calls in the
-last second of a minute of the clock and 60 in the next, 200 callers at once, 800 in half
-a minute. The upstream notes what comes through, and a naive log judges it. Those of the
-200 that were refused come back at the moment they were told. Returns 1 where Ratekeeper
-misses a bar.
+Under 60 requests, then under 10,000 tokens a minute for each client key: 200 callers at
+once, 800 in half a minute, and 120 about a boundary: one as a minute of the clock begins,
+59 in its last second, 60 in the next minute's first, whether minutes are the clock's or
+begin with the first call. The upstream notes what comes through, and a naive log judges
+it. Those of the 200 that were refused come back at the moment they were told. Returns 1
+where Ratekeeper misses a bar.
 """
 
 from __future__ import annotations
@@ -43,10 +44,18 @@ SLACK_S = (
 )
 MINUTE_S = 60
 EDGE, FLOOD, BURST, BACK = "edge", "flood", "burst", "back"
-CALLS = {EDGE: 120, FLOOD: 200, BURST: 800}
+CALLS = {  # when, in seconds from the beginning of a minute
+    EDGE: [
+        0.1,  # begins a window of those that begin with a call
+        *(59 + n / 59 for n in range(59)),
+        *(60.5 + n / 60 for n in range(60)),
+    ],
+    FLOOD: [3.0] * 200,
+    BURST: [10 + 30 * n / 800 for n in range(800)],
+}
 PROMPTLY_S = 1.0
 HEAD = (
-    "| let through, of what is allowed | 200 at once | 800 in 30 s | about a boundary "
+    "| let through, of what is allowed | 200 at once | 800 in 30 s | 120 about a boundary "
     "| worst 60 s there | worst 60 s | 429s | other errors | came back as told |",
     "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
 )
@@ -81,6 +90,7 @@ class Tale:
     told: int = 0  # refused calls that were told when to come back
     promised: int = 0  # came back then
     kept: int = 0  # and were let through at once
+    more_s: float = 0.0  # the longest that one who was not was told then
 
     def note(self, call: Call) -> None:
         status = call.status if call.ended else 0
@@ -108,6 +118,8 @@ class Tale:
         others = {n for n in self.statuses if n not in {200, 429}}
         failed = sum(self.statuses[n] for n in others)
         back = f"{self.kept} of {self.promised}" if self.told else "nothing told"
+        if self.more_s:
+            back += f", else up to {self.more_s:.3f} s more"
         return (
             f"| {name} | {through} | {self.most(EDGE)} | {self.worst()} "
             f"| {self.statuses.get(429, 0)} | {failed} | {back} |"
@@ -127,8 +139,9 @@ class Tale:
         return found
 
     def spare(self) -> int:
-        """Say how many calls an estimate of tokens may cost whom nothing waits for."""
-        return 0 if self.kind.rpm < NEVER or self.wait_s else 1
+        """Say how many calls estimates may cost: they add up to one too few a minute."""
+        windows = 1 + self.wait_s // MINUTE_S
+        return windows if self.kind.tpm < NEVER else 0
 
 
 class Night:
@@ -141,16 +154,14 @@ class Night:
     async def pass_by(self, minute: float) -> None:
         """Tell all three stories; `minute` is when one begins, on the loop's clock."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._story(EDGE, minute - 1, 2))
-            group.create_task(self._story(FLOOD, minute + 5, 0))
-            group.create_task(self._story(BURST, minute + 15, 30))
+            for story in CALLS:
+                group.create_task(self._story(story, minute))
 
-    async def _story(self, story: str, begin: float, lasts_s: float) -> None:
-        loop, count = asyncio.get_running_loop(), CALLS[story]
+    async def _story(self, story: str, minute: float) -> None:
+        loop = asyncio.get_running_loop()
         async with asyncio.TaskGroup() as group:
-            for number in range(count):
-                at = begin + lasts_s * number / count
-                await asyncio.sleep(max(0.0, at - loop.time()))
+            for at_s in CALLS[story]:
+                await asyncio.sleep(max(0.0, minute + at_s - loop.time()))
                 group.create_task(self._ask(story))
 
     async def _ask(self, story: str) -> None:
@@ -173,6 +184,8 @@ class Night:
         prompt = call.ended - call.began < PROMPTLY_S
         self.tale.promised += 1
         self.tale.kept += call.is_answered and prompt
+        if call.status == 429:
+            self.tale.more_s = max(self.tale.more_s, told_s(call) or 0)
 
     async def _call(self, story: str, tag: str) -> Call:
         target = self._target[story]
@@ -248,7 +261,6 @@ async def warm(target: Target) -> None:
 async def pass_by(nights: Sequence[Night]) -> None:
     """Wait for a minute of the clock and play all nights around it."""
     left_s = MINUTE_S - time.time_ns() / 1e9 % MINUTE_S
-    left_s += MINUTE_S if left_s < PROMPTLY_S + 2 else 0
     minute = asyncio.get_running_loop().time() + left_s
     await asyncio.gather(*(night.pass_by(minute) for night in nights))
 
