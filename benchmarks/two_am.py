@@ -135,7 +135,8 @@ class Tale:
             if through < allowed - self.spare():
                 found.append(f"{name}, {story}: {through} of {allowed} let through")
         if self.kept < self.promised:
-            found.append(f"{name}: {self.kept} of {self.promised} came back in vain")
+            vain = self.promised - self.kept
+            found.append(f"{name}: {vain} of {self.promised} came back in vain")
         return found
 
     def spare(self) -> int:
