@@ -7,7 +7,7 @@ PEERS := .venv-peers/bin/python
 
 .PHONY: help demo test quick check lint types imports coverage fix lock clean run dev
 .PHONY: bench-import peers bench-quota bench-engine bench-http bench-outage bench-tokens picture timing
-.PHONY: gateways bench-gateway bench-night
+.PHONY: gateways bench-gateway bench-night soak
 
 help: ## say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1 \t\2/' | expand -t 24
@@ -68,6 +68,9 @@ bench-tokens: peers ## how far estimates of tokens are off, and what they cost (
 
 timing: dev ## whether the time a wrong client key takes tells how wrong it is (2 min)
 	@$(BIN)/python -m tests.security.timing $(ARGS)
+
+soak: dev ## a gateway under load and random faults (30 min; ARGS=5 for five)
+	@$(BIN)/python -m tests.soak $(ARGS)
 
 gateways: run
 	@$(BIN)/python tools/gateways.py

@@ -408,3 +408,21 @@ def test_bodies_do_not_weigh_once_they_are_answered(
             held = it.gateway.held.bytes
 
     assert 0 == held
+
+
+def test_the_head_of_an_answer_says_how_long_it_would_be(tmp_path: Path) -> None:
+    async def provider(scope: Any, receive: Any, send: Any) -> None:
+        headers = [(b"content-length", b"1234"), (b"x-seen", scope["method"].encode())]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b""})
+
+    with asgi(provider) as url:
+        config = gates.config(tmp_path, {"openai": account(url)})
+        with gate(config) as it, it.client() as client:
+            reply = client.head("/v1/models")
+
+    assert (200, "1234", "HEAD") == (
+        reply.status_code,
+        reply.headers["content-length"],
+        reply.headers["x-seen"],
+    )

@@ -43,7 +43,9 @@ async def _short(call: Call, answer: Answer, trial: Trial) -> None:
             f"{units.format_money(nano)} {unit}" for unit, nano in cost.items()
         )
         headers.append((b"x-ratekeeper-cost", said.encode()))
-    headers.append((b"content-length", b"%d" % len(body)))
+    # What HEAD is answered is as long as it would have been.
+    length = answer.length or 0 if call.method == "HEAD" else len(body)
+    headers.append((b"content-length", b"%d" % length))
     await whole(call, answer.status, headers, body)
 
 
