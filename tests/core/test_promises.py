@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,8 +18,14 @@ def _meter(limit: str) -> Meter:
     return policy.rules_of([limit])[0].meter(0)
 
 
-def _come(meter: Meter, promises: Promises, costs: list[int]) -> list[tuple[int, int]]:
-    """Let callers come at once, and each come back when told, until all have gone."""
+def _come(
+    meter: Meter, promises: Promises, costs: list[int], late_us: int = 0
+) -> list[tuple[int, int]]:
+    """Let callers come at once, and each come back when told, until all have gone.
+
+    They come up to `late_us` later than they were told.
+    """
+    draw = random.Random(7)
     waiting = [(0, at) for at in range(len(costs))]
     gone, visits = [], [0] * len(costs)
     while waiting:
@@ -31,7 +39,7 @@ def _come(meter: Meter, promises: Promises, costs: list[int]) -> list[tuple[int,
             gone.append((now, costs[at]))
         else:
             told_us = promises.next_us(meter, costs[at], wait_us, now)
-            waiting.append((now + told_us, at))
+            waiting.append((now + told_us + draw.randint(0, late_us), at))
     assert max(visits) <= 2, "somebody was refused again"
     return gone
 
@@ -52,8 +60,11 @@ def _most(gone: list[tuple[int, int]], window_us: int) -> int:
         "60 requests/minute using fixed-window",
     ],
 )
-def test_all_who_were_refused_together_go_when_they_come_back(limit: str) -> None:
-    gone = _come(_meter(limit), Promises(), [1] * 150)
+@pytest.mark.parametrize("late_us", [0, 1000, 200_000])
+def test_all_who_were_refused_together_go_when_they_come_back(
+    limit: str, late_us: int
+) -> None:
+    gone = _come(_meter(limit), Promises(), [1] * 150, late_us)
 
     assert 150 == len(gone)
 

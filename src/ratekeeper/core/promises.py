@@ -2,8 +2,8 @@
 
 Callers refused together would all be told the same moment, and all but one be refused
 again. Each is told the moment at which it would go if all those told before came back
-as they were told: a copy of the limit is charged in advance to find it. Pure: every
-`now` is integer microseconds.
+as they were told, or a little later: a copy of the limit is charged in advance to find
+it. Pure: every `now` is integer microseconds.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ _WINDOWS = (
 )
 _MOST = 10_000  # promises remembered of one limit
 _LONGEST_US = HOUR  # windows of days: their callers will not all come at one moment
+_LATE_US = SECOND // 4  # that callers come after the moment they were told
 _STALE_US = SECOND  # after which what others took meanwhile is looked at again
 
 
@@ -35,7 +36,7 @@ class Promises:
     def __init__(self) -> None:
         self._due: deque[tuple[int, int]] = deque()  # when, and what the call takes
         self._plan: Meter | None = None  # the limit, once all of them have come
-        self._at_us = 0  # the last moment in it
+        self._at_us = 0  # the last moment in it: when whoever was told last is there
         self._made_us = 0
 
     def __bool__(self) -> bool:
@@ -56,13 +57,17 @@ class Promises:
         if plan is None or not self._due or now - self._made_us > _STALE_US:
             plan = self._draw(meter, now)
         at_us = max(self._at_us, now)
-        later_us = max(wait_us, at_us + plan.delay_us(cost, at_us) - now)
+        delay_us = plan.delay_us(cost, at_us)
+        # Without a delay it may come with those who were told last.
+        due_us = at_us + delay_us if delay_us else at_us - _LATE_US
+        later_us = max(wait_us, due_us - now)
         most_us = wait_us + _WINDOWS * window_us
         if later_us > most_us or len(self._due) >= _MOST:
             return min(later_us, most_us)
-        self._at_us = now + later_us
+        due_us = now + later_us
+        self._at_us = max(at_us, due_us + _LATE_US)
         plan.grant(cost, self._at_us)
-        self._due.append((self._at_us, cost))
+        self._due.append((due_us, cost))
         return later_us
 
     def _draw(self, meter: Meter, now: int) -> Meter:
@@ -70,8 +75,8 @@ class Promises:
         plan = self._plan = _copied(meter)
         self._made_us = self._at_us = now
         for due_us, cost in self._due:
-            plan.grant(cost, due_us)
-            self._at_us = due_us
+            self._at_us = max(self._at_us, due_us + _LATE_US)
+            plan.grant(cost, self._at_us)
         return plan
 
 
