@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from ratekeeper.core import policy
 from ratekeeper.core.meter import Meter
 from ratekeeper.core.promises import Promises
-from ratekeeper.core.units import DAY, MINUTE, SECOND
+from ratekeeper.core.units import DAY, HOUR, MINUTE, SECOND
 
 
 def _meter(limit: str) -> Meter:
@@ -119,3 +119,41 @@ def test_a_window_of_days_is_left_as_it_is() -> None:
     told = [promises.next_us(meter, 1, DAY, 0) for _ in range(3)]
 
     assert [DAY] * 3 == told
+
+
+def test_what_others_took_meanwhile_is_looked_at_again() -> None:
+    meter, promises = _meter("2 requests/minute"), Promises()
+    meter.take(2, 0)
+    first_us = promises.next_us(meter, 1, MINUTE, 0)
+    now = 2 * SECOND
+    second_us = promises.next_us(meter, 1, MINUTE - now, now)
+    third_us = promises.next_us(meter, 1, MINUTE - now, now)
+
+    assert MINUTE == first_us == now + second_us
+    assert now + third_us > 2 * MINUTE
+
+
+class _Page:
+    """Where a budget is written down."""
+
+    def __init__(self) -> None:
+        self.noted: list[int] = []
+
+    def note(self, amount: int, at_us: int) -> None:
+        del at_us
+        self.noted.append(amount)
+
+    def recall(self, now: int) -> tuple[()]:
+        del now
+        return ()
+
+
+def test_a_promise_is_nowhere_written_down() -> None:
+    page = _Page()
+    meter = policy.rules_of(["$1/hour"])[0].meter(0, page)
+    whole = meter.limit.amount
+    meter.take(whole, 0)
+    told = [promises.next_us(meter, whole, HOUR, 0) for promises in [Promises()] * 2]
+
+    assert HOUR == told[0] < told[1]
+    assert [whole] == page.noted

@@ -15,8 +15,6 @@ from typing import TYPE_CHECKING
 from ratekeeper.core.units import HOUR, SECOND
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from ratekeeper.core.meter import Meter
 
 _WINDOWS = (
@@ -85,11 +83,6 @@ class _Scrap:
 
     def note(self, amount: int, at_us: int) -> None:
         """Forget it."""
-
-    def recall(self, now: int) -> Iterable[tuple[int, int]]:
-        """Return nothing."""
-        del now
-        return ()
 
 
 _SCRAP = _Scrap()
