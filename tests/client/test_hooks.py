@@ -54,14 +54,14 @@ def test_calls_are_held_to_the_key_they_are_given() -> None:
 
 @pytest.mark.parametrize("timeout", [0.3, httpx2.Timeout(0.3)])
 def test_a_requests_own_timeout_bounds_its_wait(timeout: Any) -> None:
-    limiter = Limiter("1 requests/s")
+    limiter = Limiter("1 requests/minute")
     with Wire(http(200, message(), JSON)) as wire, claude(wire, limiter) as ai:
         ai.messages.create(**ASK)
         began = time.perf_counter()
         with pytest.raises(anthropic.RateLimitError) as caught:
             ai.messages.create(**ASK, timeout=timeout)
 
-        assert time.perf_counter() - began < 0.3
+        assert time.perf_counter() - began < 5  # not a minute
         assert "rate_limit_error" == caught.value.type
         assert 1 == len(wire.requests)
 
