@@ -247,6 +247,33 @@ def test_what_is_older_than_its_windows_is_forgotten_a_little_at_a_time(
     assert 3 == steps
 
 
+def test_upkeep_touches_what_it_forgets_and_little_else(opened: Open) -> None:
+    """It runs on the loop that serves every stream, over millions of rows."""
+    clock = ManualClock()
+    _, journal = opened(clock)
+    now_s = clock.now_us() // SECOND
+    with journal._database.writing() as connection:
+        connection.executemany(
+            "INSERT INTO limits VALUES (?, ?, '', 'tokens', 86400)",
+            [(at, f"team/{at}") for at in range(100)],
+        )
+        connection.executemany(
+            "INSERT INTO used VALUES (?, ?, 1)",
+            [(at, now_s - 60 * ago) for at in range(100) for ago in range(300)],
+        )
+        ticks = 0
+
+        def tick() -> None:
+            nonlocal ticks
+            ticks += 1
+
+        connection.set_progress_handler(tick, 100)
+    journal.begin(clock.now_us())
+    journal.prune(clock.now_us())
+
+    assert ticks < 300  # of a hundred steps each; there are 30,000 rows
+
+
 def test_limits_without_use_are_forgotten_at_the_start(opened: Open) -> None:
     clock = ManualClock()
     store, journal = opened(clock)

@@ -36,13 +36,14 @@ _TABLES = (
 _ADD = """INSERT INTO used VALUES (?, ?, ?)
     ON CONFLICT DO UPDATE SET amount = amount + excluded.amount"""
 _SPANS = DAY // MINUTE  # in a window; a minute each where it is a day
+# A cross join is taken in its order: limit by limit, each sought by the primary key.
 # What ends a whole span ahead began after now: it counts from now on instead.
 _PULL_BACK = """INSERT INTO used
-    SELECT id, :now, sum(amount) FROM limits JOIN used ON limit_id = id
+    SELECT id, :now, sum(amount) FROM limits CROSS JOIN used ON limit_id = id
     AND until_s > :now + max(60, window_s / :spans) GROUP BY id
     ON CONFLICT DO UPDATE SET amount = amount + excluded.amount"""
 _DROP_AHEAD = """DELETE FROM used WHERE (limit_id, until_s) IN (
-    SELECT limit_id, until_s FROM limits JOIN used ON limit_id = id
+    SELECT limit_id, until_s FROM limits CROSS JOIN used ON limit_id = id
     AND until_s > :now + max(60, window_s / :spans))"""
 _DROP_UNUSED = """DELETE FROM limits
     WHERE NOT EXISTS (SELECT 1 FROM used WHERE limit_id = id)"""
@@ -209,7 +210,7 @@ class Journal:
                 return None
             deleted = connection.execute(
                 "DELETE FROM used WHERE (limit_id, until_s) IN ("
-                "SELECT limit_id, until_s FROM limits JOIN used ON limit_id = id "
+                "SELECT limit_id, until_s FROM limits CROSS JOIN used ON limit_id = id "
                 "AND until_s < ? - ? * window_s WHERE id > ? AND id <= ? LIMIT ?)",
                 (now_s, _WINDOWS, after, last, _AT_ONCE),
             ).rowcount
