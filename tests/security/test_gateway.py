@@ -198,3 +198,19 @@ def test_no_path_leads_elsewhere(tmp_path: Path, target: str) -> None:
 
     assert re.match(rb"HTTP/1.1 (400|404) ", answer)
     assert [] == provider.seen
+
+
+def test_an_accounts_key_does_not_come_back_in_an_error(tmp_path: Path) -> None:
+    async def provider(scope: Any, receive: Any, send: Any) -> None:
+        told = dict(scope["headers"])[b"authorization"]
+        body = b'{"error": {"message": "no model for ' + told + b'"}}'
+        headers = [(b"content-length", str(len(body)).encode())]
+        await send({"type": "http.response.start", "status": 400, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    with asgi(provider) as url:
+        config = gates.config(tmp_path, {"openai": account(url)})
+        with gate(config) as it, it.client() as client:
+            reply = it.chat(client)
+
+    assert "no model for Bearer [key]" == reply.json()["error"]["message"]

@@ -333,7 +333,7 @@ class Call(Request):
         """Heed an error answer: go on elsewhere, or pass it on to the caller."""
         account = trial.account
         try:
-            head = await answer.head(_MOST_ERROR)
+            head = account.masked(await answer.head(_MOST_ERROR))
         except BaseException:
             account.breaker.given_up()
             raise

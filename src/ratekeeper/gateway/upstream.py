@@ -59,6 +59,8 @@ class Account:
         self.provider = provider
         self.proxy = proxy
         self.headers = tuple(headers)  # what proves the account, and only it
+        # As it may come back in a provider's error.
+        self._secrets = [value.rpartition(" ")[2].encode() for _, value in headers]
         self.cashier = cashier
         self.lessons = lessons
         self.now_us = now_us
@@ -74,6 +76,12 @@ class Account:
 
     def __repr__(self) -> str:
         return f"<Account {self.name}>"
+
+    def masked(self, text: bytes) -> bytes:
+        """Return what a provider wrote without the account's key in it."""
+        for secret in self._secrets:
+            text = text.replace(secret, b"[key]")
+        return text
 
     def targets(self, model: str) -> list[Target]:
         """Return whose limits a call to a model goes through here."""
