@@ -179,4 +179,6 @@ def test_a_429_pauses_the_limit_it_names_for_as_long_as_it_says(
     assert (kind, unit) == (read.kind, read.unit)
     if name not in HINTLESS:
         assert isinstance(again, Denied)
-        assert 5 < again.retry_after_us / 1e6 <= 8
+        # A moment is read against the Date of the answer: whole seconds, and a server's
+        # own may be a second old.
+        assert 5 < again.retry_after_us / 1e6 <= 9
