@@ -20,12 +20,14 @@ from ratekeeper.core.promises import Promises
 from ratekeeper.errors import RatekeeperError
 from ratekeeper.gateway.call import Call
 from ratekeeper.gateway.desk import Desk
+from ratekeeper.gateway.homes import Homes
 from ratekeeper.gateway.intake import Held
 from ratekeeper.gateway.keys import new_secret
 from ratekeeper.gateway.keystore import KeyStore
 from ratekeeper.gateway.ledger import Ledger
 from ratekeeper.gateway.observer import Observer
 from ratekeeper.gateway.roster import Roster
+from ratekeeper.gateway.stays import Stays
 from ratekeeper.stores.database import Database, path_of
 from ratekeeper.stores.journal import Journal
 from ratekeeper.stores.memory import MemoryStore
@@ -63,6 +65,7 @@ class Gateway:
         self.open_calls = 0
         self.budget = RetryBudget()
         self.desk = Desk(self)
+        self.stays = Stays()
         self._promises: dict[Meter, Promises] = {}
         self._draw = random.Random()  # noqa: S311 - ids of requests
         path = path_of(config.store)
@@ -81,6 +84,7 @@ class Gateway:
         self._tending: asyncio.Task[None] | None = None
         self.pool: Pool
         self.ledger: Ledger
+        self.homes: Homes
 
     def _compiled(self, config: Config) -> Roster:
         return Roster(
@@ -95,6 +99,7 @@ class Gateway:
         """Make ready to take calls, in the running loop."""
         loop = asyncio.get_running_loop()
         self.ledger = Ledger(self._database, self._journal, loop, clock=self._clock)
+        self.homes = Homes(self._database, loop, self.now_us, written=self.ledger.grew)
         self.pool = Pool()
 
         self._tending = asyncio.create_task(self._tend())
@@ -109,6 +114,7 @@ class Gateway:
         self.observer.close()
         await self.pool.close()
         await self.ledger.close()
+        self.homes.close()
         self._journal.close()
         self._database.close()
 

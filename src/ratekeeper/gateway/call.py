@@ -19,10 +19,12 @@ from ratekeeper.gateway import (
     auth,
     desk,
     fields,
+    ids,
     intake,
     relay,
     reply,
     route,
+    stays,
     upstream,
     usage,
 )
@@ -87,6 +89,7 @@ class Call(Request):
         self.first_byte_us: int | None = None
         self.trial: Trial | None = None  # the attempt under way, or the last one
         self.refused: Refused | None = None
+        self.sight: ids.Sight | None = None  # where its answer may name what it made
 
     async def run(self) -> None:
         """Answer it, whatever happens."""
@@ -120,6 +123,7 @@ class Call(Request):
         self.streamed = await self.take_in(found)
         self.targets = self.targets_of(found)
         self.check_model(found)
+        self.targets = self.settle_home(found, self.targets)
         await self._go(found)
 
     # From account to account.
@@ -134,7 +138,7 @@ class Call(Request):
                 tried.clear()
                 continue
             offers = [self._offer(found, target, account) for account in able]
-            offer = offers[0] if len(offers) == 1 else min(offers, key=self._room)
+            offer = offers[0] if len(offers) == 1 else self._best(target, offers)
             self.account = offer.account
             self.attempts += 1
             passed = await self.admitted(offer.way, offer.costs, deadline_us)
@@ -151,12 +155,32 @@ class Call(Request):
         """Return the first target with accounts that are open, and those."""
         now, least = self.gateway.now_us(), upstream.LONGEST_US
         for target in self.targets:
-            accounts = [one for one in target.upstream.accounts if one not in tried]
+            accounts = [one for one in self._accounts(target) if one not in tried]
             able, wait_us = upstream.open_ones(accounts, now)
             if able:
                 return target, able, 0
             least = min(least, wait_us)
         return self.targets[0], [], least
+
+    def _accounts(self, target: Target) -> tuple[Account, ...]:
+        """Return the accounts that may take it: all, unless it belongs to one."""
+        return target.upstream.accounts if self.home is None else (self.home,)
+
+    def _best(self, target: Target, offers: list[Offer]) -> Offer:
+        """Return the roomiest offer, or that of the account which has the prompt cached."""
+        if offers[0].facts.input_tokens < stays.LEAST_TOKENS:
+            return min(offers, key=self._room)
+        name, now = target.upstream.name, self.gateway.now_us()
+        beginning = stays.beginning_of(name, target.model, self.body.data)
+        last = self.gateway.stays.find(beginning, now)
+        best = next((one for one in offers if one.account.name == last), None)
+        if best is not None:
+            wait_us, full = self._room(best)
+            if wait_us or full >= stays.FULL:
+                best = None
+        best = best or min(offers, key=self._room)
+        self.gateway.stays.went(beginning, best.account.name, now)
+        return best
 
     def _room(self, offer: Offer) -> tuple[int, float]:
         """Say how long the call would wait for an account, and how full that is."""
@@ -201,6 +225,8 @@ class Call(Request):
                 return await self._failed(answer, trial, tried)
             account.breaker.succeeded()
             self.gateway.budget.succeeded()
+            if self.makes:
+                self.sight = ids.Sight(self.refers_to)
             self.body.let_go()  # it will not be sent again
             self.said = None
             await relay.relay(self, answer, trial)
@@ -363,7 +389,7 @@ class Call(Request):
         return any(
             one is not account and one not in tried and not one.wait_us(now)
             for target in self.targets
-            for one in target.upstream.accounts
+            for one in self._accounts(target)
         )
 
     def _may_go_on(self, *, throttled: bool) -> bool:
@@ -434,6 +460,14 @@ class Call(Request):
                 attempts=self.attempts,
             )
         )
+
+    def see(self, part: bytes) -> None:
+        """Look at a part of a good answer for what it has made, before it is passed on."""
+        if self.sight is not None:
+            assert self.account is not None
+            assert self.caller is not None
+            for name in self.sight.feed(part):
+                self.gateway.homes.made(name, self.account.name, self.caller.owner)
 
     def begin(self, status: int) -> None:
         """Take note that the answer begins."""

@@ -130,6 +130,10 @@ class Ledger:
             counts = 0, 0, 0  # a call is counted once
         self.soon()
 
+    def grew(self) -> None:
+        """Take note that others have written to the file, whose upkeep is done here."""
+        self._grown = True
+
     async def close(self) -> None:
         """Commit what is left and end; raises `StoreUnavailable` where it cannot."""
         for handle in self._upkeep:

@@ -36,6 +36,7 @@ async def relay(call: Call, answer: Answer, trial: Trial) -> None:
 async def _short(call: Call, answer: Answer, trial: Trial) -> None:
     body = await answer.whole()
     trial.feed(body)
+    call.see(body)
     cost = trial.end()
     headers = head(call, answer)
     if cost:
@@ -63,6 +64,7 @@ async def _long(call: Call, answer: Answer, trial: Trial) -> None:
     try:
         while part := await answer.part():
             trial.feed(part)
+            call.see(part)
             if drop is not None:
                 part = drop.feed(part)
                 if not part:

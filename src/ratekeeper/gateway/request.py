@@ -10,8 +10,8 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from ratekeeper.config.times import duration_us
-from ratekeeper.errors import ConfigError
-from ratekeeper.gateway import auth, intake, route
+from ratekeeper.errors import ConfigError, StoreUnavailable
+from ratekeeper.gateway import auth, homes, ids, intake, route
 from ratekeeper.gateway.refused import Refused
 from ratekeeper.gateway.reply import Fault
 from ratekeeper.providers import shapes
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ratekeeper.gateway.app import Gateway
     from ratekeeper.gateway.roster import Caller, Upstream
     from ratekeeper.gateway.route import Route
+    from ratekeeper.gateway.upstream import Account
 
 _JSON = b"application/json"
 
@@ -31,6 +32,10 @@ NO_PATH = (
     "this gateway serves the OpenAI API under /v1, Anthropic's under /anthropic/v1 and "
     "/v1/messages, Gemini's under /gemini/v1beta, and /p/{provider}"
 )
+
+
+# As if it were not there, in nobody's words: whose it is, is not told.
+_NOT_THERE = "the request refers to something that does not exist here"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -62,6 +67,9 @@ class Request:
         self.said: dict[str, object] | None = None  # in its body, where that is JSON
         self.model = ""  # that it asks for
         self.streamed = False  # whether its body passes as it comes: sent once
+        self.makes = False  # whether its answer may name an id that is new
+        self.refers_to: list[str] = []  # ids, which may live in one account
+        self.home: Account | None = None  # the account in which they do
 
     def field(self, name: bytes) -> bytes:
         """Return a header of the request, b"" where there is none."""
@@ -156,11 +164,7 @@ class Request:
         ]
         if targets:
             return targets
-        able = [
-            one
-            for one in roster.upstreams.values()
-            if found.dialect in one.dialects and one.accounts
-        ]
+        able = self._able(found)
         if not able:
             raise Refused(
                 Fault.NOT_FOUND,
@@ -168,6 +172,58 @@ class Request:
             )
         meant = [one for one in able if one.is_for(model)]
         return [Target((meant or able)[0], model)]
+
+    def settle_home(self, found: Route, targets: list[Target]) -> list[Target]:
+        """Return where a call may go, given where lives what it refers to.
+
+        Raises `Refused` for what is another owner's, exactly as for what is not there.
+        """
+        self.makes = ids.makes(found, self.method, self.body.data)
+        if self.gateway.homes.is_empty and not self.makes:  # as where all just chat
+            return targets
+        try:
+            self.refers_to = ids.referred(found, self.body.data)
+        except ids.TooMany:
+            raise Refused(
+                Fault.BAD_REQUEST, f"the request refers to more than {ids.MOST:,} ids"
+            ) from None
+        if not self.refers_to:
+            return targets
+        assert self.caller is not None
+        where = {one.name: one for one in self._able(found)}
+        known = self.gateway.homes
+        try:
+            lived = [known.find(name) for name in self.refers_to]
+            name = homes.home_of(lived, self.caller.owner, where)
+            if name is not None:
+                known.used(self.refers_to, name)
+        except homes.Foreign:
+            raise Refused(Fault.NOT_FOUND, _NOT_THERE) from None
+        except homes.Apart:
+            raise Refused(
+                Fault.BAD_REQUEST,
+                "the request refers to things that were made in different accounts of "
+                "the provider: make them anew, one after another",
+            ) from None
+        except StoreUnavailable as error:
+            raise Refused(Fault.UNAVAILABLE, str(error)) from error
+        if name is None:
+            return targets
+        home = where[name.partition("/")[0]]
+        self.home = next((one for one in home.accounts if one.name == name), None)
+        if (
+            self.home is None
+        ):  # the config knows the account no more, or by another name
+            return targets
+        there = [one for one in targets if one.upstream is home]
+        return there or [Target(home, self.model)]
+
+    def _able(self, found: Route) -> list[Upstream]:
+        """Return the providers that a call may go to, whatever its model."""
+        upstreams = self.gateway.roster.upstreams
+        if found.provider:
+            return [upstreams[found.provider]]
+        return [one for one in upstreams.values() if one.speaks(found.dialect)]
 
     def check_model(self, found: Route) -> None:
         """Raise `Refused` where the caller's key does not allow the model."""

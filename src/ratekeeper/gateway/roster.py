@@ -61,6 +61,13 @@ class Caller:
         return f"team/{self.team}" if self.team else self.name
 
     @property
+    def owner(self) -> str:
+        """Whose what it makes at a provider is: its team's, else its own."""
+        if self.team:
+            return f"team/{self.team}"
+        return f"key/{self.name}" if self.name else ""
+
+    @property
     def is_restricted(self) -> bool:
         """Whether its key allows some models only."""
         return self.record is not None and bool(self.record.allow_models)
@@ -78,6 +85,10 @@ class Upstream:
     dialects: frozenset[Dialect]
     accounts: tuple[Account, ...]
     patterns: tuple[str, ...]
+
+    def speaks(self, dialect: Dialect) -> bool:
+        """Say whether calls in a dialect may go to one of its accounts."""
+        return dialect in self.dialects and bool(self.accounts)
 
     def is_for(self, name: str) -> bool:
         """Say whether a model was named for it."""

@@ -1,0 +1,229 @@
+"""Which ids an answer names, and which a request refers to."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ratekeeper.gateway import ids
+from ratekeeper.gateway.route import Route
+from ratekeeper.providers.facts import Dialect
+
+CHAT = Route(Dialect.OPENAI, "/chat/completions")
+RESPONSES = Route(Dialect.OPENAI, "/responses")
+
+_NAMES = st.text(
+    st.characters(exclude_categories=["Cs"], exclude_characters="/?% "),
+    min_size=1,
+    max_size=30,
+)
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=9),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["id", "name", "x", "file"]), inner, max_size=3
+        )
+    ),
+    max_leaves=12,
+)
+
+
+def _openai(path: str) -> Route:
+    return Route(Dialect.OPENAI, path)
+
+
+@pytest.mark.parametrize(
+    ("route", "method", "body", "made"),
+    [
+        (_openai("/files"), "POST", b"", True),
+        (_openai("/files"), "GET", b"", False),
+        (_openai("/fine_tuning/jobs"), "POST", b"{}", True),
+        (RESPONSES, "POST", b"{}", True),
+        (CHAT, "POST", b"{}", False),
+        (CHAT, "POST", b'{"store": true}', True),
+        (_openai("/embeddings"), "POST", b"{}", False),
+        (Route(Dialect.ANTHROPIC, "/v1/messages"), "POST", b"{}", False),
+        (Route(Dialect.ANTHROPIC, "/v1/messages/batches"), "POST", b"{}", True),
+        (Route(Dialect.ANTHROPIC, "/v1/skills"), "POST", b"", True),
+        (Route(Dialect.GEMINI, "/v1beta/cachedContents"), "POST", b"{}", True),
+        (Route(Dialect.GEMINI, "/upload/v1beta/files"), "POST", b"", True),
+        (Route(Dialect.GEMINI, "/v1beta/models/g:generateContent"), "POST", b"", False),
+        (
+            Route(Dialect.GEMINI, "/v1beta/models/g:batchGenerateContent"),
+            "POST",
+            b"",
+            True,
+        ),
+    ],
+)
+def test_what_makes_an_id(
+    route: Route, method: str, body: bytes, *, made: bool
+) -> None:
+    assert made == ids.makes(route, method, body)
+
+
+@pytest.mark.parametrize(
+    ("answer", "names"),
+    [
+        ({"object": "file", "id": "file-1"}, ["file-1"]),
+        ({"name": "files/abc", "uri": "https://x/files/abc"}, ["files/abc"]),
+        ({"file": {"name": "files/abc", "sizeBytes": "3"}}, ["files/abc"]),
+        ({"id": "run_1", "thread_id": "thread_2"}, ["run_1", "thread_2"]),
+        ({"data": [{"id": "other"}], "tools": {"id": "other"}}, []),
+        ({"metadata": {"id": "other", "file": {"name": "other"}}, "id": "me"}, ["me"]),
+        ([{"id": "other"}], []),
+    ],
+)
+def test_an_answer_names_what_it_made(answer: object, names: list[str]) -> None:
+    assert names == ids.made_in(json.dumps(answer).encode())[0]
+
+
+def test_a_stream_names_it_in_its_first_event() -> None:
+    first = (
+        b'event: response.created\ndata: {"response": {"id": "resp_1", "x": {}}}\n\n'
+    )
+
+    assert (["resp_1"], True) == ids.made_in(first + b'data: {"id": "later"}')
+
+
+@given(st.dictionaries(st.text(max_size=5), _JSON, max_size=3), _NAMES)
+def test_an_id_is_found_among_anything(others: dict[str, object], name: str) -> None:
+    said = {**others, "id": name}
+
+    assert name in ids.made_in(json.dumps(said).encode())[0]
+
+
+@given(_JSON, st.integers(min_value=0))
+def test_what_breaks_off_names_no_more_than_the_whole(said: object, at: int) -> None:
+    head = json.dumps({"it": said}).encode()
+
+    assert [] == ids.made_in(head)[0]
+    assert [] == ids.made_in(head[: at % len(head)])[0]
+
+
+@given(st.binary(max_size=200))
+def test_no_bytes_are_too_odd_to_look_at(data: bytes) -> None:
+    ids.made_in(b"{" + data)
+    found = ids.referred(RESPONSES, data)
+
+    assert len(found) == len(set(found))
+
+
+@given(_NAMES, st.lists(st.integers(1, 30), max_size=4))
+def test_an_id_comes_in_sight_once_however_it_is_cut(
+    name: str, sizes: list[int]
+) -> None:
+    data = json.dumps({"object": "file", "id": name, "more": [1]}).encode()
+    sight, names = ids.Sight([]), []
+    for size in sizes:
+        names += sight.feed(data[:size])
+        data = data[size:]
+
+    assert [name] == names + sight.feed(data)
+
+
+def test_what_is_not_in_the_head_is_not_looked_for() -> None:
+    sight = ids.Sight([])
+    sight.feed(b'{"x": "' + b"x" * ids.HEAD + b'", ')
+
+    assert [] == sight.feed(b'"id": "late"}')
+
+
+def test_naming_what_was_there_gives_it_to_nobody() -> None:
+    sight = ids.Sight(["file-1"])
+
+    assert ["vsf_1"] == sight.feed(b'{"id": "file-1", "thread_id": "vsf_1"}')
+
+
+@pytest.mark.parametrize(
+    ("path", "found"),
+    [
+        ("/files/file-1/content", ["file-1"]),
+        ("/files/file%2D1", ["file-1"]),
+        ("/fine_tuning/jobs/ftjob-1/cancel", ["ftjob-1"]),
+        ("/threads/th1/runs/run1/steps", ["th1", "run1"]),
+        ("/chat/completions", []),
+        ("/responses/input_tokens", []),
+    ],
+)
+def test_a_path_refers_to_its_ids(path: str, found: list[str]) -> None:
+    assert found == ids.referred(_openai(path), b"")
+
+
+@pytest.mark.parametrize(
+    ("path", "found"),
+    [
+        ("/v1beta/files/abc", "files/abc"),
+        ("/v1beta/tunedModels/mine:generateContent", "tunedModels/mine"),
+        ("/v1beta/models/veo/operations/op1", "operations/op1"),
+        ("/v1beta/interactions/v1_x", "v1_x"),
+    ],
+)
+def test_googles_names_have_two_parts(path: str, found: str) -> None:
+    assert found in ids.referred(Route(Dialect.GEMINI, path), b"")
+
+
+def test_calling_a_model_of_googles_refers_to_nothing() -> None:
+    route = Route(Dialect.GEMINI, "/v1beta/models/gemini-2.5-flash:generateContent")
+
+    assert [] == ids.referred(route, b'{"contents": [{"parts": [{"text": "hi"}]}]}')
+
+
+@pytest.mark.parametrize(
+    ("said", "found"),
+    [
+        ({"previous_response_id": "resp_1"}, ["resp_1"]),
+        ({"conversation": "conv_1"}, ["conv_1"]),
+        ({"conversation": {"x": 1, "id": "conv_1"}}, ["conv_1"]),
+        ({"input_file_id": "file-1", "endpoint": "/v1/responses"}, ["file-1"]),
+        ({"input": [{"content": [{"type": "f", "file_id": "file-1"}]}]}, ["file-1"]),
+        ({"tools": [{"vector_store_ids": ["vs1", "vs2"]}]}, ["vs1", "vs2"]),
+        ({"cachedContent": "cachedContents/c1"}, ["cachedContents/c1"]),
+        ({"fileData": {"fileUri": "https://g/v1beta/files/abc?x=1"}}, ["files/abc"]),
+        ({"file_data": {"file_uri": "files/abc/"}}, ["files/abc"]),
+        ({"Previous_Response_ID": "resp_A"}, ["resp_A"]),
+        ({"messages": [{"role": "user", "content": '"file_id": "x"'}]}, []),
+        ({"file_id": None, "conversation": 3}, []),
+    ],
+)
+def test_a_body_refers_to_its_ids(said: object, found: list[str]) -> None:
+    body = json.dumps(said).encode()
+
+    assert found == ids.referred(CHAT, body)
+    assert found == ids.referred(CHAT, body.decode().encode("utf-16"))
+
+
+@given(_NAMES, st.data())
+def test_no_way_to_write_an_id_hides_it(name: str, data: st.DataObject) -> None:
+    def spelt(text: str) -> str:
+        return "".join(
+            f"\\u{ord(letter):04x}" if data.draw(st.booleans()) else letter
+            for letter in text
+        )
+
+    written = json.dumps(name, ensure_ascii=data.draw(st.booleans()))[1:-1]
+    body = f'{{"a": 1, "{spelt("file_id")}" : "{written}"}}'
+
+    assert [ids.normal(name)] == ids.referred(CHAT, body.encode())
+
+
+def test_of_two_members_of_a_name_both_count() -> None:
+    body = b'{"previous_response_id": "r1", "previous_response_id": "r2"}'
+
+    assert ["r1", "r2"] == ids.referred(CHAT, body)
+
+
+@pytest.mark.parametrize("file_ids", [["file-1"], ["a", "b"], []])
+def test_more_ids_than_any_request_has_are_too_many(file_ids: list[str]) -> None:
+    body = json.dumps([{"file_ids": file_ids}] * (ids.MOST + 1)).encode()
+
+    with pytest.raises(ids.TooMany):
+        ids.referred(CHAT, body)
+
+
+def test_what_is_too_long_for_an_id_is_none() -> None:
+    body = json.dumps({"file_id": "x" * 100_000}).encode()
+
+    assert [] == ids.referred(CHAT, body)
