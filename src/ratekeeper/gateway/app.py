@@ -28,6 +28,7 @@ from ratekeeper.gateway.ledger import Ledger
 from ratekeeper.gateway.observer import Observer
 from ratekeeper.gateway.roster import Roster
 from ratekeeper.gateway.stays import Stays
+from ratekeeper.gateway.uploads import Uploads
 from ratekeeper.stores.database import Database, path_of
 from ratekeeper.stores.journal import Journal
 from ratekeeper.stores.memory import MemoryStore
@@ -66,6 +67,7 @@ class Gateway:
         self.budget = RetryBudget()
         self.desk = Desk(self)
         self.stays = Stays()
+        self.uploads = Uploads()
         self._promises: dict[Meter, Promises] = {}
         self._draw = random.Random()  # noqa: S311 - ids of requests
         path = path_of(config.store)

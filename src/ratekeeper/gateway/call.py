@@ -25,6 +25,7 @@ from ratekeeper.gateway import (
     reply,
     route,
     stays,
+    uploads,
     upstream,
     usage,
 )
@@ -321,7 +322,7 @@ class Call(Request):
             (name.decode("latin-1"), value.decode("latin-1"))
             for name, value in fields.onward(self.headers)
         ]
-        headers += account.headers
+        headers += account.native_headers if found.is_native else account.headers
         headers.append(("accept-encoding", "identity"))  # what is packed is not metered
         data: Any = body or None
         if self.streamed:
@@ -464,10 +465,28 @@ class Call(Request):
     def see(self, part: bytes) -> None:
         """Look at a part of a good answer for what it has made, before it is passed on."""
         if self.sight is not None:
-            assert self.account is not None
-            assert self.caller is not None
             for name in self.sight.feed(part):
-                self.gateway.homes.made(name, self.account.name, self.caller.owner)
+                self._made(name)
+
+    def lead_here(
+        self, headers: list[tuple[bytes, bytes]]
+    ) -> list[tuple[bytes, bytes]]:
+        """Return an answer's headers; an upload that it begins goes on through here."""
+        if not self.raw_path.startswith(uploads.PREFIX):
+            return headers
+        is_secure = self.field(b"x-forwarded-proto") == b"https"
+        led = list(uploads.led_here(headers, self.field(b"host"), is_secure=is_secure))
+        for _, value in led:
+            for name in uploads.ids_in(value.partition(b"?")[2]):
+                self._made(name)
+                if self.secret is not None:
+                    self.gateway.uploads.began(name, self.secret)
+        return led
+
+    def _made(self, name: str) -> None:
+        assert self.account is not None
+        assert self.caller is not None
+        self.gateway.homes.made(name, self.account.name, self.caller.owner)
 
     def begin(self, status: int) -> None:
         """Take note that the answer begins."""

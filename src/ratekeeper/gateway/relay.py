@@ -90,6 +90,6 @@ async def whole(call: Call, status: int, headers: Headers, body: bytes) -> None:
 
 def head(call: Call, answer: Answer) -> Headers:
     """Return the headers of a provider's answer as the caller sees them."""
-    headers = forwarded(answer.headers)
+    headers = call.lead_here(forwarded(answer.headers))
     headers += call.own_headers()
     return headers

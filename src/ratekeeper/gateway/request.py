@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ratekeeper.config.times import duration_us
 from ratekeeper.errors import ConfigError, StoreUnavailable
-from ratekeeper.gateway import auth, homes, ids, intake, route
+from ratekeeper.gateway import auth, homes, ids, intake, route, uploads
 from ratekeeper.gateway.refused import Refused
 from ratekeeper.gateway.reply import Fault
 from ratekeeper.providers import shapes
@@ -67,6 +67,7 @@ class Request:
         self.said: dict[str, object] | None = None  # in its body, where that is JSON
         self.model = ""  # that it asks for
         self.streamed = False  # whether its body passes as it comes: sent once
+        self.secret: str | None = None  # its client key
         self.makes = False  # whether its answer may name an id that is new
         self.refers_to: list[str] = []  # ids, which may live in one account
         self.home: Account | None = None  # the account in which they do
@@ -84,6 +85,9 @@ class Request:
             raise Refused(
                 Fault.BAD_REQUEST, "two different keys in one request"
             ) from None
+        if secret is None and self.raw_path.startswith(uploads.PREFIX):
+            secret = self.gateway.uploads.secret(self.query)
+        self.secret = secret
         caller = None if secret is None else roster.caller(secret, self.arrived_us)
         if caller is None:
             caller = roster.anyone
@@ -187,6 +191,7 @@ class Request:
             raise Refused(
                 Fault.BAD_REQUEST, f"the request refers to more than {ids.MOST:,} ids"
             ) from None
+        self.refers_to += uploads.ids_in(self.query)
         if not self.refers_to:
             return targets
         assert self.caller is not None

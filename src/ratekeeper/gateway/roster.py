@@ -236,6 +236,10 @@ class Roster:
             scheme = provider.auth_scheme
             value = f"{scheme} {key.value}" if scheme else key.value
             headers.append((provider.auth_header, value))
+        native = headers
+        if key is not None and provider.name == "gemini":
+            # Google takes a bearer for a person's token everywhere but below /openai.
+            native = [("x-goog-api-key", key.value)]
         limits, known = _limits_of(upstream, account), provider.account()
         words = tuple(one for one in limits if policy.means_learned(_text(one)))
         told = tuple(one for one in limits if one not in words)
@@ -251,6 +255,7 @@ class Roster:
             provider=provider,
             proxy=said.proxy or None,
             headers=headers,
+            native_headers=native,
             scope=self._planned(f"account/{name}", _rules(words or told, known)),
             is_learned=bool(words),
             beside=beside,

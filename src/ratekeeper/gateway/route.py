@@ -54,6 +54,7 @@ _GEMINI = frozenset(
         "tunedModels",
     ]
 )
+_UPLOADED = frozenset(["fileSearchStores", "files"])
 _SHARED = _OPENAI & _ANTHROPIC  # told apart by the caller's headers
 _MARKS = frozenset([b"anthropic-version", b"anthropic-beta", b"x-api-key"])
 
@@ -184,7 +185,7 @@ def _of_gemini(path: str) -> Route | None:
         route = _in(_OPENAI, Dialect.OPENAI, rest)
         return None if route is None else dataclasses.replace(route, provider="gemini")
     family = rest.split("/")[1].partition(":")[0]
-    if family not in _GEMINI or (match["upload"] and family != "files"):
+    if family not in _GEMINI or (match["upload"] and family not in _UPLOADED):
         return None
     upload = match["upload"] or ""
     return Route(

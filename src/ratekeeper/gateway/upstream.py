@@ -46,6 +46,7 @@ class Account:
         provider: Provider,
         proxy: str | None,
         headers: Sequence[tuple[str, str]],
+        native_headers: Sequence[tuple[str, str]],
         scope: Scope,
         is_learned: bool,
         beside: Scope | None,
@@ -61,6 +62,7 @@ class Account:
         self.headers = tuple(headers)  # what proves the account, and only it
         # As it may come back in a provider's error.
         self._secrets = [value.rpartition(" ")[2].encode() for _, value in headers]
+        self.native_headers = tuple(native_headers)  # the same at its own API's root
         self.cashier = cashier
         self.lessons = lessons
         self.now_us = now_us
