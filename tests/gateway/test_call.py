@@ -1,5 +1,6 @@
 """A call through the gateway: over real sockets, to a provider that really enforces."""
 
+import gzip
 import json
 import threading
 import time
@@ -426,3 +427,13 @@ def test_the_head_of_an_answer_says_how_long_it_would_be(tmp_path: Path) -> None
         reply.headers["content-length"],
         reply.headers["x-seen"],
     )
+
+
+def test_a_packed_body_leads_past_no_limit(tmp_path: Path, upstream: Behind) -> None:
+    packed = gzip.compress(b'{"model": "gpt-4o", "messages": []}')
+    headers = {"content-encoding": "gzip", "content-type": "application/json"}
+    with _one(tmp_path, upstream) as it, it.client() as client:
+        reply = client.post("/v1/chat/completions", content=packed, headers=headers)
+
+    assert 400 == reply.status_code
+    assert 0 == upstream.requests

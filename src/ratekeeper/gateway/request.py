@@ -113,6 +113,9 @@ class Request:
         assert self.caller is not None
         if is_file and not (form and self.caller.is_restricted):
             return True
+        if self.field(b"content-encoding").lower() not in {b"", b"identity"}:
+            # What cannot be read would pass by every limit.
+            raise Refused(Fault.BAD_REQUEST, "send the body without content-encoding")
         length = self.field(b"content-length")
         announced = int(length) if length.isdigit() else None
         try:
