@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 
 from ratekeeper.client.pool import Unreached
 from ratekeeper.core import units
+from ratekeeper.gateway import links
 from ratekeeper.gateway.fields import forwarded
+from ratekeeper.gateway.links import LinkFilter
 from ratekeeper.gateway.usage import UsageFilter
 
 if TYPE_CHECKING:
@@ -37,6 +39,8 @@ async def _short(call: Call, answer: Answer, trial: Trial) -> None:
     body = await answer.whole()
     trial.feed(body)
     call.see(body)
+    if links.are_in(call.raw_path):
+        body = links.relative(body)
     cost = trial.end()
     headers = head(call, answer)
     if cost:
@@ -53,8 +57,12 @@ async def _short(call: Call, answer: Answer, trial: Trial) -> None:
 async def _long(call: Call, answer: Answer, trial: Trial) -> None:
     headers = head(call, answer)
     plain = not answer.header("content-encoding")
-    drop = UsageFilter() if call.asked_usage and plain else None
-    if answer.length is not None and drop is None:
+    changed: UsageFilter | LinkFilter | None = None
+    if plain and call.asked_usage:
+        changed = UsageFilter()
+    elif plain and links.are_in(call.raw_path):
+        changed = LinkFilter()
+    if answer.length is not None and changed is None:
         headers.append((b"content-length", str(answer.length).encode()))
     send = call.send
     call.begin(answer.status)
@@ -65,8 +73,8 @@ async def _long(call: Call, answer: Answer, trial: Trial) -> None:
         while part := await answer.part():
             trial.feed(part)
             call.see(part)
-            if drop is not None:
-                part = drop.feed(part)
+            if changed is not None:
+                part = changed.feed(part)
                 if not part:
                     continue
             await send({"type": "http.response.body", "body": part, "more_body": True})
@@ -75,7 +83,7 @@ async def _long(call: Call, answer: Answer, trial: Trial) -> None:
         return
     # Settled before the caller knows that it is over: it may come back at once.
     trial.end()
-    rest = drop.end() if drop is not None else b""
+    rest = changed.end() if changed is not None else b""
     await send({"type": "http.response.body", "body": rest, "more_body": False})
 
 
