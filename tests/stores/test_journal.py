@@ -89,6 +89,39 @@ def test_limits_of_private_scopes_are_not_written(opened: Open) -> None:
     assert not journal.is_behind
 
 
+def test_limits_added_live_recall_what_was_used_of_them(opened: Open) -> None:
+    clock = ManualClock()
+    store, journal = opened(clock)
+    spend(store, 300, "1000 tokens/day")
+    journal.flush()
+    store, _ = opened(clock)
+    scope = store.scope("team/a", rules_of(["600 tpm"]))
+    store.take(scope, "", [10])
+    store.reshape(scope, rules_of(["600 tpm", "1000 tokens/day"]))
+
+    assert [10, 300] == [status.used for status in store.status(scope, "")]
+
+
+def test_a_live_change_that_the_disk_refuses_changes_nothing(opened: Open) -> None:
+    """Rows of two shapes in one scope would charge the wrong limits."""
+    store, journal = opened(ManualClock())
+    scope = store.scope("team/a", rules_of(["600 tpm"]))
+    for key in "ab":
+        store.take(scope, key, [10])
+    before = dict(scope.rows)
+    asked: list[str] = []
+    with journal._database.reading() as connection:
+        connection.set_trace_callback(asked.append)
+        connection.set_progress_handler(lambda: len(asked) > 1, 1)
+
+    with pytest.raises(StoreUnavailable):
+        store.reshape(scope, rules_of(["1000 tokens/day"]))
+
+    assert before == scope.rows
+    assert ["600 tokens/minute"] == [rule.text for rule in scope.rules]
+    assert store.take(scope, "a", [10])
+
+
 def test_a_refund_goes_back_to_the_minute_it_was_taken_in(opened: Open) -> None:
     clock = ManualClock()
     store, journal = opened(clock)

@@ -147,12 +147,16 @@ class MemoryStore:
             if at is not None and not _is_alike(scope.rules[at], rule):
                 at = None
             stay.append(at)
-        for key, row in list(scope.rows.items()):
-            fresh = [
+        made = {  # of all keys first: a journal that cannot be read changes nothing
+            key: tuple(
                 self._keys.meter(rule, scope, key, now) if at is None else row[at]
                 for rule, at in zip(rules, stay, strict=True)
-            ]
-            scope.rows[key] = tuple(fresh)
+            )
+            for key, row in scope.rows.items()
+        }
+        for key, fresh in made.items():
+            row = scope.rows[key]
+            scope.rows[key] = fresh
             for at, meter in enumerate(row):
                 if meter not in fresh:
                     _lift(meter, scope.rules[at])
