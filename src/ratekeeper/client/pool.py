@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import ssl
 from typing import TYPE_CHECKING
 
 import aiohttp
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.http_exceptions import HttpProcessingError
 from multidict import CIMultiDict
 from yarl import URL
 
@@ -26,6 +29,7 @@ SILENCE_S = 600.0  # models that think for minutes send nothing meanwhile
 _IDLE_S = 55.0  # below the minute after which load balancers forget a connection
 _BUFFER = 64 * 1024  # bytes of an answer kept while its reader is busy, twice at most
 _KEPT_URLS = 4096
+_LEAST_STATUS = 200  # below are no answers; 101 would be another protocol, unasked
 
 _UNSENT = (
     aiohttp.ClientConnectorError,
@@ -118,15 +122,34 @@ class _Upload:
             raise
 
 
+class _Connection(ResponseHandler):
+    """Tells who reads a body when what follows in it is no HTTP.
+
+    aiohttp 3.14 tells only who waits for a head, and takes the time limit away as well.
+    """
+
+    def set_exception(self, exc: BaseException, *cause: BaseException) -> None:
+        body = self._payload
+        super().set_exception(exc, *cause)
+        if isinstance(exc, HttpProcessingError) and body is not None:
+            body.set_exception(aiohttp.ClientPayloadError("the body is malformed"))
+
+
+class _Connector(aiohttp.TCPConnector):
+    def __init__(self) -> None:
+        super().__init__(
+            limit=0, keepalive_timeout=_IDLE_S, ssl=ssl.create_default_context()
+        )
+        kind: type[ResponseHandler] = _Connection
+        self._factory = functools.partial(kind, loop=self._loop)
+
+
 class Pool:
     """Connections to providers, shared by all calls of one event loop."""
 
     def __init__(self, *, silence_s: float = SILENCE_S) -> None:
-        connector = aiohttp.TCPConnector(
-            limit=0, keepalive_timeout=_IDLE_S, ssl=ssl.create_default_context()
-        )
         self._session = aiohttp.ClientSession(
-            connector=connector,
+            connector=_Connector(),
             auto_decompress=False,
             trust_env=False,
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -167,6 +190,9 @@ class Pool:
             if isinstance(data, _Upload) and data.error is not None:
                 raise data.error from None
             raise _unreached(error, target.authority) from error
+        if response.status < _LEAST_STATUS:
+            response.close()
+            raise Unreached(target.authority, reason="broken", was_sent=True)
         return Answer(response, target.authority)
 
     async def close(self) -> None:

@@ -30,6 +30,7 @@ from ratekeeper.gateway import (
     usage,
 )
 from ratekeeper.gateway.admit import Turn, admit
+from ratekeeper.gateway.exchange import BadHead
 from ratekeeper.gateway.observer import Done
 from ratekeeper.gateway.refused import ACCOUNT_LIMITS, Refused, of_account
 from ratekeeper.gateway.reply import Fault
@@ -234,6 +235,10 @@ class Call(Request):
         except Unreached as error:
             raise Refused(
                 Fault.UNREACHABLE, f"the answer broke off: {error}"
+            ) from error
+        except BadHead as error:
+            raise Refused(
+                Fault.UNREACHABLE, "the provider's answer holds a header that is none"
             ) from error
         finally:
             answer.close()

@@ -44,6 +44,10 @@ _STATUS = {
 }
 
 
+class BadHead(Exception):
+    """A header holds what no header may; nothing has been sent."""
+
+
 class Wire:
     """What an app may know of the connection of its call: `scope["ratekeeper.wire"]`.
 
@@ -229,11 +233,12 @@ class Exchange(Wire):
             count += 1
         if status in _BODILESS:
             self._is_mute = True
+        is_chunked = False
         if due is None and not self._is_mute:
             if self._is_old:
                 keep_alive = False  # the end of the connection is the end of the body
             else:
-                self._is_chunked = True
+                is_chunked = True
                 head.append(_CHUNKED)
                 count += 1
         if not keep_alive:
@@ -245,8 +250,9 @@ class Exchange(Wire):
         head.append(b"\r\n")
         text = b"".join(head)
         if text.translate(None, _TEXT) != b"\r\n" * (count + 1):
-            raise RuntimeError("a header of the answer holds a control character")
+            raise BadHead
         self.keep_alive = keep_alive
+        self._is_chunked = is_chunked
         self._due = due
         self.is_started = True
         self._connection.transport.write(text)

@@ -186,7 +186,7 @@ class Ledger:
         connection.executemany(
             _ADD,
             [
-                (_date(day), *names, *sums)
+                (_date(day), *map(_storable, names), *sums)
                 for (day, *names), sums in self._spend.items()
             ],
         )
@@ -210,6 +210,11 @@ class Ledger:
             more = None  # there is another time
         delay_s = _PRUNE_S if more is None else _PRUNE_STEP_S
         self._upkeep[1] = self._loop.call_later(delay_s, self._prune, more or 0)
+
+
+def _storable(name: str) -> str:
+    """Return a name that can be written to a file, whoever made it up."""
+    return name.encode("utf-8", "replace").decode()
 
 
 def _date(day: int) -> str:

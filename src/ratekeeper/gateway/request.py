@@ -131,9 +131,18 @@ class Request:
         if form:
             self.model = intake.model_in_form(self.body.data)
         else:
-            self.said = intake.decoded(self.body.data)
-            self.model = shapes.model_of(self.said or {})
+            self._read()
         return False
+
+    def _read(self) -> None:
+        """Read a body of JSON."""
+        try:
+            self.said = intake.decoded(self.body.data)
+        except intake.Unclear:
+            raise Refused(
+                Fault.BAD_REQUEST, "a name stands twice in an object of the request"
+            ) from None
+        self.model = shapes.model_of(self.said or {})
 
     def too_large(self) -> Refused:
         """Say that the body is above the bound."""
@@ -238,6 +247,9 @@ class Request:
         assert self.caller is not None
         model = self.model or route.model_in(found.path)
         if model:
+            # What is not printable does not even go into a file; longer ones were cut.
+            if not model.isprintable() or len(model) >= shapes.LONGEST_MODEL:
+                raise Refused(Fault.BAD_REQUEST, "the request's model is no name")
             if not self.caller.may_use(model):
                 raise Refused(
                     Fault.FORBIDDEN,

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from ratekeeper.providers.facts import Usage
 
+LONGEST_MODEL = 256  # longer names are cut
 _LARGEST_COUNT = 10**9  # of tokens; no request or answer has as many
-_LONGEST_MODEL = 256
 _MOST_CHOICES = 10_000
 _BYTES_PER_TOKEN = 4
 _DIGITS = re.compile(r"[0-9]{1,20}(?:\.0{1,20})?", re.ASCII)
@@ -117,7 +117,7 @@ def size(value: object) -> int:
 
 def model_of(request: Json) -> str:
     """Return the model's name, cut to a sensible length."""
-    return text(request, "model")[:_LONGEST_MODEL]
+    return text(request, "model")[:LONGEST_MODEL]
 
 
 def choices_of(*said: object) -> int:
