@@ -124,7 +124,7 @@ def test_what_is_settled_is_on_disk_within_moments(tmp_path: Path) -> None:
 
 
 def test_no_call_is_sent_while_the_disk_refuses_and_nothing_is_lost(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def scenario() -> tuple[list[object], list[object]]:
         async with room(tmp_path) as one:
@@ -136,8 +136,11 @@ def test_no_call_is_sent_while_the_disk_refuses_and_nothing_is_lost(
             before = one.on_disk()
             with one.database.reading() as connection:
                 connection.execute("PRAGMA query_only=OFF")
+            await asyncio.sleep(0.1)
             await one.call(1)
             return before, one.on_disk()
+
+    monkeypatch.setattr("ratekeeper.gateway.ledger._AGAIN_S", 0.01)
 
     assert ([(None,)], [(301,)]) == asyncio.run(scenario())
     assert ["will be tried again", "nothing was lost"] == [
@@ -148,6 +151,34 @@ def test_no_call_is_sent_while_the_disk_refuses_and_nothing_is_lost(
         )
         for r in caplog.records
     ]
+
+
+def test_a_commit_that_fails_unforeseen_leaves_nobody_waiting(tmp_path: Path) -> None:
+    async def scenario() -> str:
+        async with room(tmp_path) as one:
+            flush = one.journal.flush
+
+            def failing(*_: object) -> None:
+                raise ValueError("a secret")
+
+            one.journal.flush = failing  # type: ignore[method-assign]
+            with pytest.raises(StoreUnavailable) as caught:
+                await asyncio.wait_for(one.call(1), 5)
+            one.journal.flush = flush  # type: ignore[method-assign]
+            return str(caught.value)
+
+    assert "ValueError" == asyncio.run(scenario())
+
+
+def test_a_name_that_no_file_can_hold_stops_no_commit(tmp_path: Path) -> None:
+    async def scenario() -> list[object]:
+        async with room(tmp_path) as one:
+            usage = Usage(input_tokens=1, output_tokens=2)
+            one.ledger.spent("app", "", "openai", "gpt\ud800", usage, {})
+            await one.call(1)
+            return one.on_disk("SELECT model FROM spend")
+
+    assert [("gpt?",)] == asyncio.run(scenario())
 
 
 def test_settlements_that_were_refused_are_tried_again_by_themselves(

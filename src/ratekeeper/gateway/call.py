@@ -51,6 +51,11 @@ if TYPE_CHECKING:
 
 _JSON = b"application/json"
 _ATTEMPTS = 4
+_NO_ROOM = (
+    "the gateway has no room in line, or cannot write down what a call takes: "
+    "try again in a moment"
+)
+_NO_ROOM_US = 1_000_000
 _ERROR = 400
 _MOST_ERROR = 64 * 1024  # bytes of an error that are read; the largest seen is below 8
 _ELSEWHERE = frozenset(
@@ -285,7 +290,10 @@ class Call(Request):
             ours = error.limit in way.own_texts
             raise _impossible(error, ours=ours) from error
         except StoreUnavailable as error:
-            raise Refused(Fault.UNAVAILABLE, str(error)) from error
+            # Not its message: where the store is concerns nobody but the operator.
+            raise Refused(
+                Fault.UNAVAILABLE, _NO_ROOM, retry_after_us=_NO_ROOM_US
+            ) from error
         if isinstance(passed, Waiter):
             raise self._busy(way, passed)
         if passed.waited_s:

@@ -41,7 +41,8 @@ _ADD = """INSERT INTO spend VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
     cost_nano = cost_nano + excluded.cost_nano"""
 
 _SOON_S = 0.05
-_AGAIN_S = 1.0  # after a commit that failed
+_AGAIN_S = 0.25  # after a commit that failed
+_PATIENCE_MS = 250  # while another process writes: the loop stands still meanwhile
 _CHECKPOINT_S = 1.0
 _PRUNE_S = 3600.0
 _PRUNE_STEP_S = 0.02  # between two slices: others have the loop meanwhile
@@ -76,13 +77,14 @@ class Ledger:
         self._waiting: list[asyncio.Future[None]] = []
         self._turn: asyncio.Handle | None = None  # the commit of this turn of the loop
         self._later: asyncio.TimerHandle | None = None
-        self._is_failing = False
+        self._failure = ""  # why the last commit failed
         self._grown = False  # whether the log of the file has, since its checkpoint
         self._checkpoint: asyncio.Future[None] | None = None
         with database.writing() as connection:
             connection.execute(_TABLE)
         with database.reading() as connection:
             connection.execute("PRAGMA wal_autocheckpoint=0")
+        database.be_patient(_PATIENCE_MS)
         journal.begin(self._clock.now_us())
         self._upkeep = [
             loop.call_later(_CHECKPOINT_S, self._check),
@@ -97,6 +99,8 @@ class Ledger:
         """
         if not self._journal.is_behind:
             return
+        if self._failure:  # it is tried again all the time, without them
+            raise StoreUnavailable(self._failure)
         if self._turn is None:
             self._turn = self._loop.call_soon(self._commit)
         future = self._loop.create_future()
@@ -156,21 +160,29 @@ class Ledger:
         self._turn = self._later = None
         try:
             self._flush()
-        except StoreUnavailable as error:
-            self._later = self._loop.call_later(_AGAIN_S, self._commit)
-            if not self._is_failing:
-                self._is_failing = True
-                _log.error("use is not written and will be tried again: %s", error)
-            for future in waiting:
-                if not future.done():  # its call was cancelled
-                    future.set_exception(StoreUnavailable(str(error)))
+        except Exception as error:  # noqa: BLE001 - whatever it is, nobody waits for ever
+            self._failed(error, waiting)
             return
-        if self._is_failing:
-            self._is_failing = False
+        if self._failure:
+            self._failure = ""
+            self._database.be_patient(_PATIENCE_MS)
             _log.warning("use is written again, nothing was lost")
         for future in waiting:
-            if not future.done():
+            if not future.done():  # its call was cancelled
                 future.set_result(None)
+
+    def _failed(self, error: Exception, waiting: list[asyncio.Future[None]]) -> None:
+        """Have it tried again, and tell those who wait that they cannot be sent."""
+        self._later = self._loop.call_later(_AGAIN_S, self._commit)
+        known = isinstance(error, StoreUnavailable)
+        why = str(error) if known else type(error).__name__  # it may quote a name
+        if not self._failure:
+            self._database.be_patient(0)
+            _log.error("use is not written and will be tried again: %s", why)
+        self._failure = why
+        for future in waiting:
+            if not future.done():
+                future.set_exception(StoreUnavailable(why))
 
     def _flush(self) -> None:
         if self._spend:

@@ -29,7 +29,9 @@ class Database:
         self.path = path
         with self._named():
             # Made before SQLite does, whose files anybody may read.
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+            file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+            self._inode = _inode(os.fstat(file))
+            os.close(file)
             self._connection = sqlite3.connect(
                 path, isolation_level=None, check_same_thread=False
             )
@@ -51,9 +53,12 @@ class Database:
     def writing(self) -> Iterator[sqlite3.Connection]:
         """Open a transaction: all of it is committed, or none.
 
-        Raises `StoreUnavailable` where the file cannot be written.
+        Raises `StoreUnavailable` where the file cannot be written, and where it is gone:
+        SQLite would go on writing to what nobody opens again.
         """
         with self._named():
+            if _inode(self.path.stat()) != self._inode:
+                raise OSError("another file is in its place: put it back, or restart")
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 yield self._connection
@@ -62,6 +67,11 @@ class Database:
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
                 raise
+
+    def be_patient(self, milliseconds: int) -> None:
+        """Wait so long, and no longer, while another process writes."""
+        with self._named():
+            self._connection.execute(f"PRAGMA busy_timeout={milliseconds}")
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
@@ -96,6 +106,10 @@ class Database:
                 "has room and that this user may write there"
             )
             raise StoreUnavailable(msg) from error
+
+
+def _inode(found: os.stat_result) -> tuple[int, int]:
+    return found.st_dev, found.st_ino
 
 
 def path_of(address: str) -> Path:
