@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,15 +36,12 @@ class Database:
             self._connection = sqlite3.connect(
                 path, isolation_level=None, check_same_thread=False
             )
-            for pragma in (
-                f"busy_timeout={_BUSY_MS}",
-                "journal_mode=WAL",
-                # Survives the end of the process; a machine that loses its power may
-                # lose the latest commits, and stays consistent.
-                "synchronous=NORMAL",
-                "foreign_keys=ON",
-            ):
-                self._connection.execute(f"PRAGMA {pragma}")
+            self._connection.execute(f"PRAGMA busy_timeout={_BUSY_MS}")
+            _write_ahead(self._connection)
+            # Survives the end of the process; a machine that loses its power may
+            # lose the latest commits, and stays consistent.
+            self._connection.execute("PRAGMA synchronous=NORMAL")
+            self._connection.execute("PRAGMA foreign_keys=ON")
 
     def close(self) -> None:
         """Close the file; a second time changes nothing."""
@@ -106,6 +104,20 @@ class Database:
                 "has room and that this user may write there"
             )
             raise StoreUnavailable(msg) from error
+
+
+def _write_ahead(connection: sqlite3.Connection) -> None:
+    """Switch to a log; SQLite does not wait where several open a new file at once."""
+    end = time.monotonic() + _BUSY_MS / 1000
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > end:
+                raise
+            time.sleep(0.005)
+        else:
+            return
 
 
 def _inode(found: os.stat_result) -> tuple[int, int]:
