@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -11,6 +12,8 @@ from typing import Any
 import httpx2
 import pytest
 
+from ratekeeper.gateway.app import Gateway
+from ratekeeper.gateway.exchange import Wire
 from tests.gateway import gates
 from tests.gateway.gates import Gate, account, client_key, gate
 
@@ -145,3 +148,46 @@ def test_strangers_and_other_verbs_are_refused(it: Gate) -> None:
         ]
 
     assert [401, 404, 405] == statuses
+
+
+def test_the_desk_reads_no_more_than_it_needs(it: Gate) -> None:
+    with it.client() as client:
+        reply = client.post("/v1/ratekeeper/acquire", content=b" " * 100_000)
+
+    assert 413 == reply.status_code
+    assert "65,536" in reply.text
+
+
+def test_a_grant_that_reaches_nobody_is_given_back(tmp_path: Path) -> None:
+    """Its caller hung up just as it was granted, and never learned its name."""
+    keys = [client_key(limits=["1 concurrent"])]
+    config = gates.config(tmp_path, {"openai": account("http://127.0.0.1:9/v1")}, keys)
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b"{}", "more_body": False}
+
+    async def send(_: Any) -> None:
+        raise ConnectionError
+
+    async def play() -> tuple[int, list[object]]:
+        gateway = Gateway(config, environ=gates.ENVIRON)
+        await gateway.start()
+        scope = {
+            "type": "http",
+            "method": "POST",
+            "path": "/v1/ratekeeper/acquire",
+            "raw_path": b"/v1/ratekeeper/acquire",
+            "query_string": b"",
+            "headers": [(b"authorization", f"Bearer {gates.SECRET}".encode())],
+            "ratekeeper.wire": Wire(expects_continue=False),
+        }
+        with pytest.raises(ConnectionError):
+            await gateway(scope, receive, send)
+        caller = gateway.roster.caller(gates.SECRET, 0)
+        assert caller is not None
+        rows = gateway.store.status(*caller.targets[0])
+        out = len(gateway.desk._open)
+        await gateway.close()
+        return out, [row.used for row in rows]
+
+    assert (0, [0]) == asyncio.run(play())

@@ -103,7 +103,6 @@ class Gateway:
         self.ledger = Ledger(self._database, self._journal, loop, clock=self._clock)
         self.homes = Homes(self._database, loop, self.now_us, written=self.ledger.grew)
         self.pool = Pool()
-
         self._tending = asyncio.create_task(self._tend())
 
     async def close(self) -> None:
@@ -176,7 +175,7 @@ class Gateway:
 
     async def _tend(self) -> None:
         """Hear of keys that others make and revoke, and let the observer do its part."""
-        seen, told = self._keys.version(), ""
+        seen, told = -1, ""  # whatever it is, what was read at the start may be older
         while True:
             await asyncio.sleep(_TEND_S)
             self.observer.tick()

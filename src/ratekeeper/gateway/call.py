@@ -49,7 +49,6 @@ if TYPE_CHECKING:
     from ratekeeper.gateway.route import Route
     from ratekeeper.gateway.upstream import Account
 
-_JSON = b"application/json"
 _ATTEMPTS = 4
 _NO_ROOM = (
     "the gateway has no room in line, or cannot write down what a call takes: "
@@ -71,8 +70,6 @@ _ELSEWHERE = frozenset(
 )
 _SAME_AGAIN = frozenset([Kind.THROTTLED, Kind.RAMP, Kind.OVERLOADED])
 _THROTTLES = frozenset([Kind.THROTTLED, Kind.RAMP, Kind.STOPPED])
-
-
 # What is between the gateway and its account is not its callers' business.
 _ACCOUNTS = frozenset([Kind.UNAUTHORIZED, Kind.BILLING, *_THROTTLES])
 
@@ -377,8 +374,8 @@ class Call(Request):
         except BaseException:
             account.breaker.given_up()
             raise
-        fields = answer.fields()
-        verdict = trial.judge(answer.status, fields, head)
+        said = answer.fields()
+        verdict = trial.judge(answer.status, said, head)
         account.judged(verdict, self.gateway.now_us())
         self.gateway.tell_of(account)
         again = (
@@ -386,7 +383,7 @@ class Call(Request):
             and (verdict.kind in _SAME_AGAIN or self._has_others(account, tried))
             and self._may_go_on(throttled=verdict.kind in _THROTTLES)
         )
-        trial.turned_away(verdict, answer.status, fields, again=again)
+        trial.turned_away(verdict, answer.status, said, again=again)
         if again:
             if verdict.kind not in _SAME_AGAIN:
                 tried.add(account)
@@ -437,18 +434,18 @@ class Call(Request):
     def _tell(self) -> None:
         """Tell the observer and the ledger what has become of it."""
         caller, account, refused = self.caller, self.account, self.refused
-        usage = None if self.trial is None else self.trial.usage
+        used = None if self.trial is None else self.trial.usage
         cost = {} if self.trial is None else self.trial.cost
         gateway = self.gateway
         if self.trial is not None:
             gateway.ledger.soon()
-        if usage is not None and caller is not None and account is not None:
+        if used is not None and caller is not None and account is not None:
             gateway.ledger.spent(
                 caller.name,
                 caller.team,
                 account.upstream,
                 self.model,
-                usage,
+                used,
                 cost,
             )
         if refused is None and not gateway.observer.hears_all:
@@ -468,8 +465,8 @@ class Call(Request):
                 waited_us=self.waited_us,
                 first_byte_us=self.first_byte_us,
                 took_us=gateway.now_us() - self.arrived_us,
-                input_tokens=None if usage is None else usage.input_tokens,
-                output_tokens=None if usage is None else usage.output_tokens,
+                input_tokens=None if used is None else used.input_tokens,
+                output_tokens=None if used is None else used.output_tokens,
                 cost_nano=cost,
                 attempts=self.attempts,
             )

@@ -85,20 +85,18 @@ class Desk:
             raise Refused(Fault.NOT_FOUND, "the desk knows acquire and settle")
         if call.method != "POST":
             raise Refused(Fault.METHOD, "the desk is asked by POST")
-        await call.body.read(call.receive, _LARGEST, None)
+        await call.hold_body(_LARGEST)
         try:
             if verb == b"acquire":
                 said = msgspec.json.decode(call.body.data or b"{}", type=Acquire)
-                answer = await self._acquire(call, said)
+                await self._acquire(call, said)
             else:
-                answer = self._settle(call, _decoded(call.body.data))
+                settled = msgspec.json.decode(call.body.data, type=Settle)
+                await _answer(call, self._settle(call, settled))
         except (msgspec.DecodeError, ConfigError, TypeError) as error:
             raise Refused(Fault.BAD_REQUEST, str(error)) from error
-        body = msgspec.json.encode(answer)
-        headers = [_JSON, (b"content-length", b"%d" % len(body)), *call.own_headers()]
-        await relay.whole(call, 200, headers, body)
 
-    async def _acquire(self, call: Call, said: Acquire) -> dict[str, object]:
+    async def _acquire(self, call: Call, said: Acquire) -> None:
         caller = call.caller
         assert caller is not None
         hold_us = min(duration_us(said.hold), _LONGEST_US)
@@ -115,12 +113,19 @@ class Desk:
         loop = asyncio.get_running_loop()
         timer = loop.call_later(hold_us / 1e6, self._expire, name)
         self._open[name] = _Open(passed, caller.flow, timer)
-        return {
+        answer = {
             "grant": name,
             "account": None if account is None else account.name,
             "waited_ms": -(-call.waited_us // 1000),
             "expires_in_s": hold_us / 1e6,
         }
+        try:
+            await _answer(call, answer)
+        except BaseException:  # nobody knows of it
+            self._open.pop(name)
+            timer.cancel()
+            passed.cancel()
+            raise
 
     def _account(self, said: Acquire) -> Account:
         """Return the account with most headroom of the provider that is named."""
@@ -172,8 +177,10 @@ class Desk:
             self._expire(name)
 
 
-def _decoded(body: bytes) -> Settle:
-    return msgspec.json.decode(body, type=Settle)
+async def _answer(call: Call, answer: Mapping[str, object]) -> None:
+    body = msgspec.json.encode(answer)
+    headers = [_JSON, (b"content-length", b"%d" % len(body)), *call.own_headers()]
+    await relay.whole(call, 200, headers, body)
 
 
 def _costs(way: Way, take: Mapping[str, int | str]) -> list[int]:

@@ -33,7 +33,6 @@ NO_PATH = (
     "/v1/messages, Gemini's under /gemini/v1beta, and /p/{provider}"
 )
 
-
 # As if it were not there, in nobody's words: whose it is, is not told.
 _NOT_THERE = "the request refers to something that does not exist here"
 
@@ -116,23 +115,28 @@ class Request:
         if self.field(b"content-encoding").lower() not in {b"", b"identity"}:
             # What cannot be read would pass by every limit.
             raise Refused(Fault.BAD_REQUEST, "send the body without content-encoding")
+        await self.hold_body(self.gateway.roster.max_body)
+        if form:
+            self.model = intake.model_in_form(self.body.data)
+        else:
+            self._read()
+        return False
+
+    async def hold_body(self, most: int) -> None:
+        """Read the body to its end; raises `Refused` where it is above a bound."""
         length = self.field(b"content-length")
         announced = int(length) if length.isdigit() else None
         try:
-            await self.body.read(self.receive, self.gateway.roster.max_body, announced)
+            await self.body.read(self.receive, most, announced)
         except intake.BodyTooLarge:
-            raise self.too_large() from None
+            is_max = most == self.gateway.roster.max_body
+            raise self.too_large() if is_max else _too_large(most) from None
         except intake.Crowded:
             raise Refused(
                 Fault.UNAVAILABLE,
                 "too many large requests are waiting: try again in a moment",
                 retry_after_us=1_000_000,
             ) from None
-        if form:
-            self.model = intake.model_in_form(self.body.data)
-        else:
-            self._read()
-        return False
 
     def _read(self) -> None:
         """Read a body of JSON."""
@@ -145,11 +149,8 @@ class Request:
         self.model = shapes.model_of(self.said or {})
 
     def too_large(self) -> Refused:
-        """Say that the body is above the bound."""
-        most = self.gateway.roster.max_body
-        return Refused(
-            Fault.TOO_LARGE, f"the request is larger than {most:,} bytes (max_body)"
-        )
+        """Say that the body is above `max_body`."""
+        return _too_large(self.gateway.roster.max_body, " (max_body)")
 
     def _has_body(self) -> bool:
         length = self.field(b"content-length")
@@ -228,9 +229,7 @@ class Request:
             return targets
         home = where[name.partition("/")[0]]
         self.home = next((one for one in home.accounts if one.name == name), None)
-        if (
-            self.home is None
-        ):  # the config knows the account no more, or by another name
+        if self.home is None:  # the config knows it no more, or by another name
             return targets
         there = [one for one in targets if one.upstream is home]
         return there or [Target(home, self.model)]
@@ -296,6 +295,10 @@ class Request:
         return caller.quota.write(
             meters, self.gateway.now_us(), self.dialect, refused=refused
         )
+
+
+def _too_large(most: int, why: str = "") -> Refused:
+    return Refused(Fault.TOO_LARGE, f"the request is larger than {most:,} bytes{why}")
 
 
 def _names_two(said: Mapping[str, object]) -> bool:
