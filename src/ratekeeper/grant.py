@@ -135,10 +135,10 @@ class Grant:
         hint_us = units.SECOND
         if retry_after_s is not None and 0 <= retry_after_s < _ABSURD_S:
             hint_us = units.micros(retry_after_s)
-        named = self._named(unit, window_s)
+        spoken_of = self._named(unit, window_s)
         waiter = self._waiter if self._learns else None
         self._learns = False
-        self._store.refused(named, hint_us, waiter, readings, ramp=ramp)
+        self._store.refused(spoken_of, hint_us, waiter, readings, ramp=ramp)
         if self._close("refused"):
             self._settle(checked)
 
@@ -161,13 +161,7 @@ class Grant:
         if waiter is not None and any(waiter.marks):
             marked = zip(waiter.meters, waiter.marks, strict=True)
             meters = [meter for meter, mark in marked if mark]
-        named = [meter for meter in meters if is_named(meter, unit, window_s)] or meters
-        rates = [
-            meter
-            for meter in named
-            if not meter.limit.is_money and meter.limit.unit != CONCURRENT
-        ]
-        return rates or named
+        return named(meters, unit, window_s)
 
     def _settle(self, actual: Mapping[str, int]) -> None:
         counted_us = None if self._waiter is None else self._waiter.counted_us
@@ -235,7 +229,20 @@ class Grant:
         return f"<Grant {'open' if self._open else 'settled'}: {held}>"
 
 
-def is_named(meter: Meter, unit: str | None, window_s: float | None) -> bool:
+def named(
+    meters: Sequence[Meter], unit: str | None, window_s: float | None
+) -> Sequence[Meter]:
+    """Return which of the limits a refusal speaks of: rates, if there are any."""
+    found = [meter for meter in meters if _is_named(meter, unit, window_s)] or meters
+    rates = [
+        meter
+        for meter in found
+        if not meter.limit.is_money and meter.limit.unit != CONCURRENT
+    ]
+    return rates or found
+
+
+def _is_named(meter: Meter, unit: str | None, window_s: float | None) -> bool:
     """Say whether a provider that names a unit and a window may mean this limit."""
     if unit is not None and meter.unit != unit:
         return False

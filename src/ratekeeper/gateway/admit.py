@@ -14,7 +14,7 @@ from ratekeeper.core import plans
 from ratekeeper.core.limits import CONCURRENT
 from ratekeeper.core.line import State, Waiter
 from ratekeeper.core.policy import HOLD
-from ratekeeper.grant import Grant, is_named
+from ratekeeper.grant import Grant, named
 from ratekeeper.runtime import aio
 
 if TYPE_CHECKING:
@@ -126,14 +126,7 @@ class Pass(Grant):
 
     def _named(self, unit: str | None, window_s: float | None) -> Sequence[Meter]:
         """Return the limits that a refusal speaks of: none of ours."""
-        theirs = self._meters[self._split :]
-        named = [meter for meter in theirs if is_named(meter, unit, window_s)] or theirs
-        rates = [
-            meter
-            for meter in named
-            if not meter.limit.is_money and meter.limit.unit != CONCURRENT
-        ]
-        return rates or named
+        return named(self._meters[self._split :], unit, window_s)
 
     def _settle(self, actual: Mapping[str, int]) -> None:
         split = self._split

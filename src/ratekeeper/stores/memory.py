@@ -187,18 +187,7 @@ class MemoryStore:
                 meters = scope.rows.get(key)
                 if meters is None:
                     meters = self._keys.row(scope, key, now)
-                at = 0  # counting is half the price of zip, here and in settle
-                for meter in meters:
-                    if meter.attention or meter.wait_us(costs[at], now):
-                        return None
-                    at += 1
-                if scope.learns:
-                    return meters, now, _gone(meters, costs, now)
-                at = 0
-                for meter in meters:
-                    meter.admit(costs[at], now)
-                    at += 1
-                return meters, now, None
+                return _taken(meters, costs, now, learns=scope.learns)
             finally:
                 self._busy = False
 
@@ -226,23 +215,7 @@ class MemoryStore:
                         return None
                     meters += row
                     learns = learns or scope.learns
-                at = 0
-                for meter in meters:
-                    if meter.attention:
-                        # A pace or a pause may let it pass; whoever waits may not be
-                        # overtaken.
-                        if meter.line is not None or meter.delay_us(costs[at], now):
-                            return None
-                    elif meter.wait_us(costs[at], now):
-                        return None
-                    at += 1
-                if learns:
-                    return meters, now, _gone(meters, costs, now)
-                at = 0
-                for meter in meters:
-                    meter.grant(costs[at], now)
-                    at += 1
-                return meters, now, None
+                return _taken(meters, costs, now, learns=learns)
             finally:
                 self._busy = False
 
@@ -526,6 +499,28 @@ def _is_alike(old: Rule, new: Rule) -> bool:
 
 
 # The steps of the line, each under the lock; they return whom to tell.
+
+
+def _taken(
+    meters: Sequence[Meter], costs: Sequence[int], now: int, *, learns: bool
+) -> tuple[Sequence[Meter], int, Waiter | None] | None:
+    """Grant where nothing stands in the way, else change nothing."""
+    at = 0  # counting is half the price of zip, here and in settle
+    for meter in meters:
+        if meter.attention:
+            # A pace or a pause may let it pass; whoever waits may not be overtaken.
+            if meter.line is not None or meter.delay_us(costs[at], now):
+                return None
+        elif meter.wait_us(costs[at], now):
+            return None
+        at += 1
+    if learns:
+        return meters, now, _gone(meters, costs, now)
+    at = 0
+    for meter in meters:
+        meter.grant(costs[at], now)
+        at += 1
+    return meters, now, None
 
 
 def _settled(meters: Sequence[Meter], *terms: Any) -> list[Waiter]:
