@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,7 +17,7 @@ from google import genai
 from google.genai import errors as google
 
 from tests.gateway import gates
-from tests.gateway.gates import Gate, account, behind, client_key, gate
+from tests.gateway.gates import Gate, account, asgi, behind, client_key, gate
 
 ROOT = Path(__file__).parents[2]
 CHAT: dict[str, Any] = {"model": "gpt-4o", "max_tokens": 9, "messages": gates.MESSAGES}
@@ -31,6 +32,58 @@ class City(pydantic.BaseModel):
     name: str
 
 
+async def _heeding(scope: Any, receive: Any, send: Any) -> None:
+    """Answer by the tools and the form that a request asks for, as a model would."""
+    body, more = b"", True
+    while more:
+        message = await receive()
+        body += message.get("body", b"")
+        more = message.get("more_body", False)
+    asked = json.loads(body)
+    answer = _as_claude(asked) if "messages" in scope["path"] else _as_gpt(asked)
+    data = json.dumps(answer).encode()
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(data)).encode()),
+    ]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": data})
+
+
+def _as_gpt(asked: dict[str, Any]) -> dict[str, Any]:
+    said: dict[str, Any] = {"role": "assistant", "content": "hello"}
+    ended = "stop"
+    if "tools" in asked:
+        name = asked["tools"][0]["function"]["name"]
+        call = {"id": "1", "type": "function"}
+        said["tool_calls"] = [{**call, "function": {"name": name, "arguments": "{}"}}]
+        ended = "tool_calls"
+    if "response_format" in asked:
+        form = asked["response_format"]["json_schema"]["schema"]
+        said["content"] = json.dumps(dict.fromkeys(form["properties"], "Paris"))
+    return {
+        "id": "c",
+        "object": "chat.completion",
+        "created": 1,
+        "model": asked["model"],
+        "choices": [{"index": 0, "message": said, "finish_reason": ended}],
+        "usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2},
+    }
+
+
+def _as_claude(asked: dict[str, Any]) -> dict[str, Any]:
+    block = {"type": "tool_use", "id": "1", "name": asked["tools"][0]["name"]}
+    return {
+        "id": "m",
+        "type": "message",
+        "role": "assistant",
+        "model": asked["model"],
+        "content": [{**block, "input": {}}],
+        "stop_reason": "tool_use",
+        "usage": {"input_tokens": 1, "output_tokens": 1},
+    }
+
+
 @pytest.fixture(scope="module")
 def it(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gate]:
     folder = tmp_path_factory.mktemp("sdks")
@@ -40,11 +93,17 @@ def it(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gate]:
         client_key("short", "rk-" + "q" * 43, limits=["1 request/s"], max_wait="0s"),
         client_key("narrow", "rk-" + "n" * 43, allow_models=["none"]),
     ]
-    with behind("openai") as one, behind("anthropic") as two, behind("gemini") as three:
+    with (
+        behind("openai") as one,
+        behind("anthropic") as two,
+        behind("gemini") as three,
+        asgi(_heeding) as four,
+    ):
         providers = {
             "openai": account(one.url),
             "anthropic": account(two.url),
             "gemini": account(three.url),
+            "heeding": {"base_url": four, "accounts": [account(four)]},
         }
         with gate(gates.config(folder, providers, keys, max_body="1MiB")) as running:
             yield running
@@ -107,20 +166,20 @@ def _openai_responses(it: Gate) -> None:
 
 
 def _openai_tools(it: Gate) -> None:
+    client = _openai(it).with_options(base_url=f"{it.url}/p/heeding")
     tools: Any = [{"type": "function", "function": TOOL}]
-    assert _openai(it).chat.completions.create(**CHAT, tools=tools).choices
+    (choice,) = client.chat.completions.create(**CHAT, tools=tools).choices
+    (call,) = choice.message.tool_calls
+    assert ("weather", "tool_calls") == (call.function.name, choice.finish_reason)
 
 
 def _openai_structured(it: Gate) -> None:
-    raw = _openai(it).chat.completions.with_raw_response.create(
-        **CHAT,
-        response_format={
-            "type": "json_schema",
-            "json_schema": {"name": "city", "schema": City.model_json_schema()},
-        },
-    )
-    assert "x-ratekeeper-cost" in raw.headers
-    assert raw.parse().choices
+    client = _openai(it).with_options(base_url=f"{it.url}/p/heeding")
+    reply = client.chat.completions.parse(**CHAT, response_format=City)
+    assert City(name="Paris") == reply.choices[0].message.parsed
+    raw = client.chat.completions.with_raw_response.create(**CHAT)
+    assert raw.headers["x-ratekeeper-request-id"].startswith("rk_")
+    assert "hello" == raw.parse().choices[0].message.content
 
 
 def _openai_embeddings(it: Gate) -> None:
@@ -175,8 +234,12 @@ def _claude_async_plain(it: Gate) -> None:
 
 
 def _claude_tools(it: Gate) -> None:
+    client = _claude(it).with_options(base_url=f"{it.url}/p/heeding")
     tools: Any = [{"name": "weather", "input_schema": TOOL["parameters"]}]
-    assert _claude(it).messages.create(**ASK, tools=tools).content
+    reply = client.messages.create(**ASK, tools=tools)
+    (block,) = reply.content
+    assert ("tool_use", "weather") == (block.type, block.name)
+    assert "tool_use" == reply.stop_reason
 
 
 def _claude_models(it: Gate) -> None:
