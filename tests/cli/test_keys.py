@@ -234,15 +234,15 @@ def test_a_list_says_what_was_spent_today_and_this_month(keys: Keys) -> None:
             "INSERT INTO spend VALUES (date('now', ?), 'web', ?, ?)",
             [
                 ("+0 day", "usd", 1_234_000_001),
-                ("+0 day", "cny", 2_000_000_000),
+                ("+0 day", "cny", 10_000),
                 ("-40 days", "usd", 7_000_000_000),
             ],
         )
     (facts,) = keys.facts("list")
 
-    assert {"usd": "1.234000001", "cny": "2"} == facts["spent_today"]
+    assert {"usd": "1.234000001", "cny": "0.00001"} == facts["spent_today"]
     assert facts["spent_today"] == facts["spent_this_month"]
-    assert "2.00 cny + $1.24" in keys("list")
+    assert "0.00001 cny + $1.23" in keys("list")
 
 
 def test_a_store_that_is_not_there_is_not_made_by_looking(keys: Keys) -> None:

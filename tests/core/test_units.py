@@ -32,6 +32,36 @@ def test_money_reads_back_as_printed(nano: int) -> None:
 
 
 @pytest.mark.parametrize(
+    ("nano", "shown"),
+    [
+        (0, "$0.00"),
+        (1, "$0.000000001"),
+        (10_000, "$0.00001"),
+        (123_456, "$0.00012"),
+        (9_960_000, "$0.01"),
+        (34_567_890, "$0.035"),
+        (100_000_000, "$0.10"),
+        (1_234_000_001, "$1.23"),
+        (1_235_000_000, "$1.24"),
+        (12_000_000_000_000, "$12000.00"),
+    ],
+)
+def test_a_sum_is_shown_to_the_cent_and_a_tiny_one_to_two_digits(
+    nano: int, shown: str
+) -> None:
+    assert shown == units.show_money(nano, "usd")
+    assert f"{shown[1:]} cny" == units.show_money(nano, "cny")
+
+
+@given(st.integers(0, 10**24))
+def test_a_sum_is_shown_within_a_twentieth_of_it_and_half_a_cent(nano: int) -> None:
+    shown = units.parse_amount(units.show_money(nano, "usd")[1:], NANO)
+
+    assert abs(nano - shown) <= min(nano // 20, NANO // 200)
+    assert bool(nano) == bool(shown)
+
+
+@pytest.mark.parametrize(
     ("word", "amount"),
     [
         ("500", 500),

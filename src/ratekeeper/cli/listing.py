@@ -10,7 +10,7 @@ import dataclasses
 import datetime
 from typing import TYPE_CHECKING, Any
 
-from ratekeeper.core.units import format_money
+from ratekeeper.core.units import format_money, show_money
 from ratekeeper.gateway.keys import record_of
 from ratekeeper.gateway.keystore import StoredKey, terms_of
 from ratekeeper.gateway.spending import Spent
@@ -144,17 +144,8 @@ def _facts(row: _Row) -> dict[str, Any]:
 
 
 def _sums(spent: Mapping[str, int]) -> str:
-    """Return sums to the cent, rounded up; what is spent is never shown as nothing."""
-    shown = [
-        ("${}" if currency == "usd" else "{} " + currency).format(_cents(nano))
-        for currency, nano in spent.items()
-    ]
+    shown = [show_money(nano, currency) for currency, nano in spent.items()]
     return " + ".join(shown) or _NOTHING
-
-
-def _cents(nano: int) -> str:
-    cents = -(-nano // 10_000_000)
-    return f"{cents // 100}.{cents % 100:02}"
 
 
 def _decimals(spent: Mapping[str, int]) -> dict[str, str]:

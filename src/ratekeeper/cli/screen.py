@@ -26,9 +26,11 @@ from ratekeeper.cli.night import (
     USERS,
     paid,
 )
+from ratekeeper.core.units import money, show_money
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+    from decimal import Decimal
 
     from rich.console import RenderableType
 
@@ -143,7 +145,11 @@ def _count(name: str, count: int, style: str) -> Text:
 
 def _dollars(side: Side) -> Text:
     spent = paid(side.seen.get("by_key", {}).get(f"sk-{SCRIPT}", {}))
-    return Text(f"${spent:.2f}", style="" if spent else _NOTHING)
+    return Text(_sum(spent), style="" if spent else _NOTHING)
+
+
+def _sum(usd: Decimal | float) -> str:
+    return show_money(money(str(usd)), "usd")
 
 
 def _ban(side: Side) -> Text:
@@ -185,14 +191,19 @@ def summary(figures: dict[str, Any]) -> Table:
     table.add_column("with Ratekeeper", justify="right")
     without, kept = figures["without"], figures["with"]
 
-    def row(name: str, *path: str, bad: bool = False, form: str = "{:,}") -> None:
+    def row(
+        name: str,
+        *path: str,
+        bad: bool = False,
+        form: Callable[[Any], str] = "{:,}".format,
+    ) -> None:
         cells = []
         for side in (without, kept):
             value: Any = side
             for step in path:
                 value = value[step]
             style = _NOTHING if not value else _BAD if bad else ""
-            cells.append(Text(form.format(value), style=style))
+            cells.append(Text(form(value), style=style))
         table.add_row(name, *cells)
 
     row("calls that reached the provider", "reached_the_provider")
@@ -204,7 +215,7 @@ def summary(figures: dict[str, Any]) -> Table:
     row("  answered", "script", "answered")
     row("  refused with 429", "script", "refused_with_429", bad=True)
     row("  held back by Ratekeeper, never sent", "script", "held_back")
-    row(f"  spent, of a budget of {BUDGET}", "script", "spent_usd", form="${:.2f}")
+    row(f"  spent, of a budget of {BUDGET}", "script", "spent_usd", form=_sum)
     table.add_section()
     row("other users: calls", "users", "asked")
     row("  answered", "users", "answered")

@@ -21,6 +21,8 @@ MONTH = 30 * DAY  # a rolling month; `resets` makes it a calendar month
 
 NANO = 1_000_000_000  # money: billionths of the currency
 
+_CENT = 7  # ten to this is a cent in billionths
+
 MAX_AMOUNT = 10**15  # 2^53 is the largest integer a Lua number holds exactly
 MAX_MONEY = 10**18  # a billion of the currency
 MAX_COST = 10**15  # no call costs more; keeps sums far from any overflow
@@ -128,6 +130,17 @@ def format_money(nano: int) -> str:
     """Print billionths as a decimal without trailing zeros: 50, 0.25."""
     whole, rest = divmod(nano, NANO)
     return f"{whole}.{rest:09}".rstrip("0").rstrip(".")
+
+
+def show_money(nano: int, currency: str) -> str:
+    """Print a sum for a person: to the cent, and tiny ones to two digits.
+
+    What is not nothing never looks like it: $12.50, $0.00001, 0.034 cny.
+    """
+    step = 10 ** min(max(len(str(nano)) - 2, 0), _CENT)
+    whole, rest = divmod((nano + step // 2) // step * step, NANO)
+    sum_ = f"{whole}.{f'{rest:09}'.rstrip('0').ljust(2, '0')}"
+    return f"${sum_}" if currency == "usd" else f"{sum_} {currency}"
 
 
 def decimal(nano: int) -> Decimal:
