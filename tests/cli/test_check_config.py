@@ -88,7 +88,7 @@ def test_the_gateway_s_part_is_told_line_by_line(
         "openai: learned; RK_B (not set)",
         "  gpt-5.4, gpt-5.4-20*: 500 rpm, 500k tpm",
         "  text-embedding-3-small: 3000 rpm, 1M tpm",
-        "holysheep: learned; HOLYSHEEP_API_KEY (not set)",
+        "holysheep: learned; HOLYSHEEP_API_KEY (not set: fallbacks go without it)",
         "openai, models gpt*: 9 rpm",
         "fallbacks of gpt-4o: openai/gpt-4o, holysheep/gpt-4o",
         "team search: $50/day; weight 3",

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from ratekeeper.config.checks import check
 from ratekeeper.config.default import from_environment
 from ratekeeper.config.findings import Findings
-from ratekeeper.config.load import limits_of, load, missing_variables
+from ratekeeper.config.load import limits_of, load
 from ratekeeper.config.model import Account, Config
 from ratekeeper.config.tiers import presets_by_model
 from ratekeeper.errors import ConfigError
@@ -195,7 +195,7 @@ def test_the_product_s_own_example_loads(tmp_path: Path) -> None:
     path.write_text(PRODUCT)
     config = load(path)
 
-    assert ["openai", "anthropic", "holysheep"] == [*config.providers]
+    assert ["openai", "anthropic"] == [*config.providers]
     assert [DIGEST] == [key.hash for key in config.client_keys]
     assert 3 == config.teams["search"].weight
 
@@ -267,37 +267,6 @@ def test_a_tier_of_some_models_is_learned_beside_their_limits() -> None:
     assert ["gpt-5.4", "text-embedding-3-small"] == models
     assert () == presets_by_model("gemini", Account(tier="paid"))
     assert () == presets_by_model("openai", Account(tier=1, model="gpt-5.4"))
-
-
-def test_variables_that_are_not_set_are_no_mistake_of_the_file(tmp_path: Path) -> None:
-    path = tmp_path / "ratekeeper.yaml"
-    path.write_text(
-        PRODUCT + "  # the end\n",
-    )
-    environ = {"OPENAI_API_KEY": "x", "ANTHROPIC_API_KEY": " "}
-    missing = [str(one) for one in missing_variables(load(path), environ)]
-
-    assert [
-        " providers.openai.accounts[1].api_key: the environment variable "
-        "OPENAI_API_KEY_2 is not set",
-        " providers.anthropic.accounts[0].api_key: the environment variable "
-        "ANTHROPIC_API_KEY is not set",
-        " providers.holysheep.accounts[0].api_key: the environment variable "
-        "HOLYSHEEP_API_KEY is not set",
-    ] == missing
-
-
-def test_an_account_without_a_key_needs_its_provider_s_variable_or_none(
-    tmp_path: Path,
-) -> None:
-    path = tmp_path / "ratekeeper.yaml"
-    path.write_text(
-        OPENAI
-        + "  ours:\n    base_url: http://x/v1\n    accounts: [{limits: [5 rpm]}]\n"
-    )
-    missing = [one.text for one in missing_variables(load(path), {})]
-
-    assert ["the environment variable OPENAI_API_KEY is not set"] == missing
 
 
 def test_keys_in_the_environment_are_accounts_that_learn() -> None:

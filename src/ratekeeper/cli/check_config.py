@@ -25,6 +25,7 @@ class _Row:
     provider: str
     key: str
     is_set: bool
+    is_spare: bool  # of a provider that fallbacks alone name
     limits: tuple[str, ...]
     by_model: tuple[Preset, ...]
 
@@ -62,6 +63,7 @@ def _facts(config: Config | None, mistakes: list[Mistake]) -> dict[str, Any]:
                 "provider": row.provider,
                 "key": row.key,
                 "set": row.is_set,
+                "spare": row.is_spare,
                 "limits": list(row.limits),
                 "by_model": [
                     {"models": list(one.models), "limits": list(one.limits)}
@@ -83,7 +85,10 @@ def _print(config: Config) -> None:
     if not rows:
         click.echo("no mistakes, and no accounts either")
     for row in rows:
-        where = f"{row.key} ({'set' if row.is_set else 'not set'})"
+        state = "set" if row.is_set else "not set"
+        if row.is_spare:
+            state += ": a fallback" if row.is_set else ": fallbacks go without it"
+        where = f"{row.key} ({state})"
         name = f"{row.provider}: {', '.join(row.limits)}; "
         click.echo(name + (where if row.key else "no key"))
         for one in row.by_model:
@@ -114,17 +119,20 @@ def _said(limits: Limits) -> str:
 
 def _accounts(config: Config) -> list[_Row]:
     from ratekeeper.config.checks import variable_of
+    from ratekeeper.config.default import of_fallbacks
     from ratekeeper.config.tiers import limits_of, presets_by_model
 
+    spare = of_fallbacks(config)
     return [
         _Row(
             provider=name,
             key=key,
             is_set=bool(os.environ.get(key, "").strip()),
+            is_spare=name in spare,
             limits=limits_of(name, account),
             by_model=presets_by_model(name, account),
         )
-        for name, provider in config.providers.items()
+        for name, provider in {**config.providers, **spare}.items()
         for account in provider.accounts
         for key in [variable_of(name, provider, account)]
     ]

@@ -92,7 +92,7 @@ def serve(
                 "url": url,
                 "config": plan.source,
                 "store": config.store,
-                "providers": list(config.providers),
+                "providers": list(gateway.roster.upstreams),
                 "client_key": secret,
             }
             click.echo(json.dumps(facts) if as_json else _greeting(plan, facts))

@@ -159,17 +159,30 @@ def how_to(provider: Provider, key: ApiKey | None = None) -> str:
     variable = provider.key_variable or ""
     if key is not None and key.variable:
         variable = key.variable
-    form = f"{provider.key_prefixes[0]}…" if provider.key_prefixes else "…"
-    parts = []
+    line = _export(provider, variable)
     if key is not None and not key.variable:
-        parts.append("pass another api_key=")
+        text = "pass another api_key="
         if variable:
-            parts.append(f"or leave it out and type: export {variable}={form}")
+            text += f" or leave it out and {line}"
     elif variable:
-        parts.append(f"type: export {variable}={form} (or pass api_key=)")
+        text = f"{line} (or pass api_key=)"
     else:
-        parts.append("pass api_key=")
-    text = " ".join(parts)
+        text = "pass api_key="
+    return text + _where_from(provider)
+
+
+def to_set(provider: Provider, variable: str) -> str:
+    """Say how to set a variable that a config names, and where to get a key."""
+    return _export(provider, variable) + _where_from(provider)
+
+
+def _export(provider: Provider, variable: str) -> str:
+    form = f"{provider.key_prefixes[0]}…" if provider.key_prefixes else "…"
+    return f"type: export {variable}={form}"
+
+
+def _where_from(provider: Provider) -> str:
+    text = ""
     if provider.key_prefixes:
         text += f"; keys begin with {' or '.join(provider.key_prefixes)}"
     if provider.key_url:

@@ -27,6 +27,19 @@ def from_environment(environ: Mapping[str, str]) -> Config | None:
     return Config(providers=found) if found else None
 
 
+def of_fallbacks(config: Config) -> dict[str, Provider]:
+    """Return the providers that fallbacks alone name, each with its usual account."""
+    named = {
+        target.partition("/")[0]
+        for targets in config.fallbacks.values()
+        for target in targets
+    }
+    return {
+        name: Provider(accounts=[account_of(PROVIDERS[name])])
+        for name in sorted(named - config.providers.keys())
+    }
+
+
 def account_of(known: Known) -> Account:
     """Return the account of a provider's own variable, whose limits are learned."""
     return Account(api_key=f"env:{known.key_variable}", limits=learned(known))

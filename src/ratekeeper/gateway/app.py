@@ -89,13 +89,16 @@ class Gateway:
         self.homes: Homes
 
     def _compiled(self, config: Config) -> Roster:
-        return Roster(
+        roster = Roster(
             config,
             store=self.store,
             hasher=self._hasher,
             records=self._keys.records(),
             environ=self._environ,
         )
+        for name, variable in roster.off.items():
+            _log.warning("fallbacks go without %s: %s is not set", name, variable)
+        return roster
 
     async def start(self) -> None:
         """Make ready to take calls, in the running loop."""

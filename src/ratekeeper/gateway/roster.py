@@ -22,6 +22,7 @@ from ratekeeper.config.model import Watched
 from ratekeeper.config.tiers import limits_of, presets_by_model
 from ratekeeper.core import policy
 from ratekeeper.core.line import Priority
+from ratekeeper.gateway.credentials import completed
 from ratekeeper.gateway.keys import KeyBook, KeyRecord
 from ratekeeper.gateway.quota import QuotaHeaders
 from ratekeeper.gateway.upstream import Account, fits
@@ -107,6 +108,7 @@ class Roster:
         records: Iterable[KeyRecord],
         environ: Mapping[str, str],
     ) -> None:
+        config, self.off = completed(config, environ)  # by name: what is not set
         self._config = config
         self._store = store
         self._hasher = hasher
