@@ -278,9 +278,51 @@ def test_a_provider_that_does_not_answer_is_a_502(tmp_path: Path) -> None:
     providers = {"openai": account("http://127.0.0.1:9/v1")}
     with gate(gates.config(tmp_path, providers)) as it, it.client() as client:
         reply = it.chat(client)
+        (one,) = it.gateway.roster.upstreams["openai"].accounts
 
     assert 502 == reply.status_code
-    assert "did not answer" in reply.text
+    assert "the provider did not answer: nothing listens there" in reply.text
+    assert "127.0.0.1" not in reply.text
+    assert "127.0.0.1:9: nothing answers there: check base_url" in one.why(0)
+
+
+@pytest.mark.parametrize(
+    ("limit", "body", "says"),
+    [
+        (
+            "$1/day",
+            {"model": "new"},
+            "the gateway's operator adds prices: "
+            '{"new": {"input": "2.50", "output": "10"}} to its config',
+        ),
+        (
+            "$1/day",
+            {"model": "half", "max_tokens": None},
+            "set max_tokens, or the gateway's operator adds prices: "
+            '{"half": {"max_output": 4096}} to its config',
+        ),
+        (
+            "5 eur/day",
+            {},
+            """the gateway's operator adds rates: {"eur": "0.92"} to its config""",
+        ),
+    ],
+)
+def test_what_no_price_is_known_of_is_told_in_the_config_s_words(
+    tmp_path: Path, upstream: Behind, limit: str, body: dict[str, Any], says: str
+) -> None:
+    keys = [client_key(limits=[limit])]
+    prices = {**gates.PRICES, "half": {"input": "1", "output": "2"}}
+    with (
+        _one(tmp_path, upstream, keys=keys, prices=prices) as it,
+        it.client() as client,
+    ):
+        reply = it.chat(client, **body)
+
+    assert 403 == reply.status_code
+    assert says in reply.json()["error"]["message"]
+    assert "prices=" not in reply.text
+    assert 0 == upstream.requests
 
 
 def test_a_fallback_takes_over_with_its_own_model(

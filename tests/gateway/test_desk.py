@@ -125,11 +125,14 @@ def test_an_account_of_a_provider_may_be_on_the_way(it: Gate) -> None:
     ("body", "says"),
     [
         ({"take": {"requests": 1}}, "counts tokens"),
-        ({"take": {"tokens": -1}}, "tokens"),
-        ({"take": {"token": 5, "usd": "0.1"}}, "did you mean tokens"),
+        ({"take": {"tokens": -1}}, "take: 'tokens': expected a whole number, from 0"),
+        ({"take": {"tokens": "1"}}, "take: 'tokens': expected a whole number, from 0"),
+        ({"take": {"token": 5, "usd": "0.1"}}, "did you mean 'tokens'"),
+        ({"take": {"usd": "-1"}}, "take: 'usd': expected a sum of money as text"),
+        ({"take": {"concurrent": 1}}, "leave it out"),
         ({"tokens": 5}, "unknown field"),
         ({"take": {"tokens": 1, "usd": 0.5}}, "Expected"),
-        ({"take": {"tokens": 1, "usd": "1"}, "hold": "soon"}, "soon"),
+        ({"take": {"tokens": 1, "usd": "1"}, "hold": "soon"}, "hold"),
     ],
 )
 def test_what_is_wrong_is_said(it: Gate, body: dict[str, Any], says: str) -> None:

@@ -22,4 +22,4 @@ def test_an_account_that_fails_is_not_told_by_what_closed_it_before(
 
     assert "billing" == before
     assert account.wait_us(4 * SECOND)
-    assert "it fails again and again" == account.why(4 * SECOND)
+    assert "it fails: its answers are errors" == account.why(4 * SECOND)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -43,6 +44,16 @@ _LONGEST = 80  # characters of a name that is shown
 _THINKS = re.compile(r"(?:.*/)?(?:o[1-9]|gpt-[5-9]|codex|grok-[4-9])", re.IGNORECASE)
 
 
+class Ask(NamedTuple):
+    """How whoever reads an error gives what lacks: with {} for what to write."""
+
+    prices: str
+    rates: str
+
+
+IN_CODE = Ask("give prices={}", "give prices=price_book(rates={})")
+
+
 class Bill(NamedTuple):
     """How a call is paid for in one currency; `put` is the input that is held."""
 
@@ -53,8 +64,11 @@ class Bill(NamedTuple):
 class Cashier:
     """Says what calls to one provider cost in the currencies of the limits."""
 
-    def __init__(self, provider: Provider, prices: Prices | None) -> None:
+    def __init__(
+        self, provider: Provider, prices: Prices | None, ask: Ask = IN_CODE
+    ) -> None:
         self._provider = provider
+        self._ask = ask
         self._prices = prices
         self._book: PriceBook | None = None if prices is None else book_of(prices)
         # The estimate of a provider that guesses by characters itself is the likely
@@ -69,10 +83,11 @@ class Cashier:
         if self._book is None:
             self._book = book_of(None)
         if self._book.rate(self._provider.name, limit.unit) is None:
+            given = f'{{"{limit.unit}": "0.92"}}'
             raise ConfigError(
                 f"the limit '{_as_written(limit)}' counts {limit.unit}, and prices are "
-                f"in usd: say how much of it buys a dollar, as prices=price_book(rates="
-                f'{{"{limit.unit}": "0.92"}})'
+                f"in usd: {self._ask.rates.format(given)}, for how much of it buys a "
+                "dollar"
             )
         warm()
         return self._book
@@ -135,12 +150,12 @@ class Cashier:
             raise PriceUnknown(
                 f"the request sets no max_tokens, and how long an answer of {name!r} "
                 f"may get is not known, so '{_as_written(limit)}' cannot hold its "
-                f"price and it was not sent: set max_tokens, or give prices="
-                f'{{"{_shown(name)}": {{"max_output": 4096}}}}'
+                "price and it was not sent: set max_tokens, or "
+                + self._given(name, {"max_output": 4096})
             )
         most = quote.worst(put, out)
         if most is None:
-            _refuse(limit, self._provider, name, is_other=False)
+            self._refuse(limit, name, is_other=False)
         return Bill(quote, put), Nano(most)
 
     def _quote(self, limit: Limit, name: str, body: bytes, *, is_other: bool) -> Quote:
@@ -148,25 +163,28 @@ class Cashier:
         quotes = book.quotes(self._provider.name, name, limit.unit)
         if quotes is None or (is_other and quotes.usual.fee is None):
             self.open(limit)  # a limit of another limiter may be in any currency
-            _refuse(limit, self._provider, name, is_other=is_other)
+            self._refuse(limit, name, is_other=is_other)
         return quotes.of(body)
 
-
-def _refuse(limit: Limit, provider: Provider, name: str, *, is_other: bool) -> NoReturn:
-    shown = _shown(name)
-    if is_other:
+    def _refuse(self, limit: Limit, name: str, *, is_other: bool) -> NoReturn:
+        shown, counted_by = _shown(name), _as_written(limit)
+        if is_other:
+            raise PriceUnknown(
+                f"what a call to {shown} costs is not known, so '{counted_by}' cannot "
+                "count it and it was not sent: "
+                + self._given(f"*{name}", {"request": "0.04"})
+            )
+        given = self._given(name, {"input": "2.50", "output": "10"})
+        hint = "" if warm() else ", or: pip install 'ratekeeper[prices]'"
         raise PriceUnknown(
-            f"what a call to {shown} costs is not known, so '{_as_written(limit)}' "
-            f"cannot count it and it was not sent: give prices="
-            f'{{"*{shown}": {{"request": "0.04"}}}}'
+            f"no full price of '{shown}' at {self._provider.name} is known, so "
+            f"'{counted_by}' cannot count the call and it was not sent: {given}, usd "
+            f"for a million tokens{hint}"
         )
-    hint = "" if warm() else ", or: pip install 'ratekeeper[prices]'"
-    raise PriceUnknown(
-        f"no full price of '{shown}' at {provider.name} is known, so "
-        f"'{_as_written(limit)}' cannot count the call and it was not sent: give "
-        f'prices={{"{shown}": '
-        f'{{"input": "2.50", "output": "10"}}}}, usd for a million tokens{hint}'
-    )
+
+    def _given(self, name: str, price: Mapping[str, object]) -> str:
+        """Say how to give the price of a model."""
+        return self._ask.prices.format(json.dumps({_shown(name): price}))
 
 
 def _as_written(limit: Limit) -> Limit:

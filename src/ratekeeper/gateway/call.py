@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ratekeeper.client.pool import Unreached
 from ratekeeper.core.decision import denied, never_possible
 from ratekeeper.core.line import Waiter
-from ratekeeper.errors import NeverPossible, PriceUnknown, StoreUnavailable
+from ratekeeper.errors import ConfigError, NeverPossible, StoreUnavailable
 from ratekeeper.gateway import (
     auth,
     desk,
@@ -32,7 +32,7 @@ from ratekeeper.gateway import (
 from ratekeeper.gateway.admit import Turn, admit
 from ratekeeper.gateway.exchange import BadHead
 from ratekeeper.gateway.observer import Done
-from ratekeeper.gateway.refused import ACCOUNT_LIMITS, Refused, of_account
+from ratekeeper.gateway.refused import ACCOUNT_LIMITS, Refused, of_account, of_silence
 from ratekeeper.gateway.reply import Fault
 from ratekeeper.gateway.request import NO_PATH, Request, Target
 from ratekeeper.gateway.trial import Offer, Trial
@@ -235,9 +235,7 @@ class Call(Request):
             self.said = None
             await relay.relay(self, answer, trial)
         except Unreached as error:
-            raise Refused(
-                Fault.UNREACHABLE, f"the answer broke off: {error}"
-            ) from error
+            raise of_silence(error.reason, "the answer broke off") from error
         except BadHead as error:
             raise Refused(
                 Fault.UNREACHABLE, "the provider's answer holds a header that is none"
@@ -262,7 +260,7 @@ class Call(Request):
         worst = read if read.input_tokens > facts.input_tokens else facts
         try:
             bill, most = account.cashier.bill(way.money, worst, self.method, path, body)
-        except PriceUnknown as error:
+        except ConfigError as error:  # no price, or no rate for a limit's currency
             raise Refused(Fault.PRICE_UNKNOWN, str(error)) from error
         ours, theirs = counting.costs(Counting.SUM, facts), provider.costs(facts)
         return Offer(
@@ -354,7 +352,7 @@ class Call(Request):
     def _unreached(self, error: Unreached, trial: Trial, tried: set[Account]) -> bool:
         """Settle an attempt that got no answer; True where another is to be made."""
         account = trial.account
-        account.breaker.failed(self.gateway.now_us())
+        account.unreached(str(error), self.gateway.now_us())
         self.gateway.tell_of(account)
         if error.was_sent:
             trial.unanswered()
@@ -363,8 +361,7 @@ class Call(Request):
             if self._has_others(account, tried) and self._may_go_on(throttled=False):
                 tried.add(account)
                 return True
-        fault = Fault.LATE if error.reason == "read-timeout" else Fault.UNREACHABLE
-        raise Refused(fault, f"the provider did not answer: {error}") from error
+        raise of_silence(error.reason) from error
 
     async def _failed(self, answer: Answer, trial: Trial, tried: set[Account]) -> bool:
         """Heed an error answer: go on elsewhere, or pass it on to the caller."""

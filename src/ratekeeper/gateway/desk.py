@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from ratekeeper.config.findings import near
 from ratekeeper.config.times import duration_us
 from ratekeeper.core import units
-from ratekeeper.core.policy import counted
+from ratekeeper.core.limits import CONCURRENT
+from ratekeeper.core.policy import COUNTS, counted
 from ratekeeper.errors import ConfigError
 from ratekeeper.gateway import relay, upstream
 from ratekeeper.gateway.admit import Way
@@ -39,6 +41,7 @@ _LARGEST = 64 * 1024  # bytes of a request
 _HOLD = "15m"  # how long a grant may stay open, unless said
 _LONGEST_US = units.DAY
 _MOST_OPEN = 10_000  # grants at once
+_LONGEST_UNIT = 40  # characters of a wrong one that are shown
 _JSON = (b"content-type", b"application/json")
 
 Amounts = dict[str, int | str]  # by unit; money is text
@@ -93,13 +96,13 @@ class Desk:
             else:
                 settled = msgspec.json.decode(call.body.data, type=Settle)
                 await _answer(call, self._settle(call, settled))
-        except (msgspec.DecodeError, ConfigError, TypeError) as error:
+        except msgspec.DecodeError as error:
             raise Refused(Fault.BAD_REQUEST, str(error)) from error
 
     async def _acquire(self, call: Call, said: Acquire) -> None:
         caller = call.caller
         assert caller is not None
-        hold_us = min(duration_us(said.hold), _LONGEST_US)
+        hold_us = _hold_us(said.hold)
         if said.model and not caller.may_use(said.model):
             raise Refused(Fault.FORBIDDEN, "this key may not use that model")
         if len(self._open) >= _MOST_OPEN:
@@ -149,7 +152,7 @@ class Desk:
         assert caller is not None
         if held is None or held.owner != caller.flow:
             raise Refused(Fault.NOT_FOUND, "no such grant is open: it has been settled")
-        used = counted(said.used, ())
+        used = _amounts("used", said.used, frozenset())
         del self._open[said.grant]
         held.timer.cancel()
         amounts = {
@@ -188,7 +191,7 @@ def _costs(way: Way, take: Mapping[str, int | str]) -> list[int]:
 
     Raises `Refused` where a limit counts what it does not state.
     """
-    amounts = {"requests": 1, **counted(take, way.units)}
+    amounts = {"requests": 1, **_amounts("take", take, way.units)}
     missing = sorted(way.units - {*amounts})
     if missing:
         raise Refused(
@@ -198,3 +201,37 @@ def _costs(way: Way, take: Mapping[str, int | str]) -> list[int]:
         )
     plain = Costs(charged=amounts, reserved=amounts)
     return way.costs(plain, plain, amounts)
+
+
+def _hold_us(hold: str) -> int:
+    try:
+        return min(duration_us(hold), _LONGEST_US)
+    except ConfigError as error:
+        raise Refused(Fault.BAD_REQUEST, f'"hold": {error}') from error
+
+
+def _amounts(
+    member: str, said: Mapping[str, int | str], own: frozenset[str]
+) -> dict[str, int]:
+    """Return amounts as integers; raises `Refused` in the words of the JSON they are in.
+
+    `own` are the units that limits on the way count.
+    """
+    amounts: dict[str, int] = {}
+    for unit, amount in said.items():
+        try:
+            amounts |= counted({unit: amount}, own)
+        except (ConfigError, TypeError) as error:
+            if unit in units.CURRENCIES:
+                why = 'expected a sum of money as text, such as "0.01"'
+            elif unit in own or unit in COUNTS:
+                why = f"expected a whole number, from 0 to {units.MAX_COST}"
+            elif unit == CONCURRENT:
+                why = "a grant takes one slot, for as long as its hold: leave it out"
+            else:
+                known = sorted({*own, *COUNTS})
+                why = f"no limit on the way counts it{near(unit, known)}"
+                why += f": known are {', '.join(known)}"
+            at = f"{member}: {unit[:_LONGEST_UNIT]!r}"
+            raise Refused(Fault.BAD_REQUEST, f"{at}: {why}") from error
+    return amounts

@@ -1,7 +1,7 @@
 """Refused: a call that goes no further, and what its caller is told.
 
 It knows what callers may be told of the accounts behind the gateway: that they are in
-the way, and not what they are.
+the way, and not what or where they are.
 """
 
 from __future__ import annotations
@@ -35,6 +35,23 @@ class Refused(Exception):
         self.message = message
         self.retry_after_us = retry_after_us
         self.exact = exact
+
+
+_SILENCE = {
+    "dns": "its name does not resolve",
+    "tls": "its certificate is not trusted",
+    "proxy": "the gateway's proxy did not let the call through",
+    "refused": "nothing listens there",
+    "connect-timeout": "no connection in time",
+    "read-timeout": "nothing came in time",
+    "broken": "the connection broke",
+}
+
+
+def of_silence(reason: str, what: str = "the provider did not answer") -> Refused:
+    """Tell a caller why no answer came, or no more of it."""
+    fault = Fault.LATE if reason == "read-timeout" else Fault.UNREACHABLE
+    return Refused(fault, f"{what}: {_SILENCE[reason]}")
 
 
 def of_account(verdict: Verdict, closed_us: int) -> Refused:

@@ -10,6 +10,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from ratekeeper.config.times import duration_us
+from ratekeeper.core.units import SECOND
 from ratekeeper.errors import ConfigError, StoreUnavailable
 from ratekeeper.gateway import auth, homes, ids, intake, route, uploads
 from ratekeeper.gateway.refused import Refused
@@ -224,7 +225,12 @@ class Request:
                 "the provider: make them anew, one after another",
             ) from None
         except StoreUnavailable as error:
-            raise Refused(Fault.UNAVAILABLE, str(error)) from error
+            # Not its message: where the store is concerns nobody but the operator.
+            raise Refused(
+                Fault.UNAVAILABLE,
+                "the gateway cannot look up where that was made: try again in a moment",
+                retry_after_us=SECOND,
+            ) from error
         if name is None:
             return targets
         home = where[name.partition("/")[0]]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from ratekeeper.client import keys as provider_keys
-from ratekeeper.client.cashier import Cashier
+from ratekeeper.client.cashier import Ask, Cashier
 from ratekeeper.client.lessons import lessons_of
 from ratekeeper.client.prices import price_book
 from ratekeeper.config import times
@@ -40,6 +40,12 @@ if TYPE_CHECKING:
 
 _LONGEST_WAIT_US = times.duration_us("10m")  # that a caller may ask for itself
 _GOOGLES = frozenset(["gemini", "vertex"])  # they speak OpenAI's as well
+
+# What lacks is said to callers, and is their operator's to give.
+_ASK = Ask(
+    "the gateway's operator adds prices: {} to its config",
+    "the gateway's operator adds rates: {} to its config",
+)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -245,7 +251,7 @@ class Roster:
         limits, known = _limits_of(upstream, account), provider.account()
         words = tuple(one for one in limits if policy.means_learned(_text(one)))
         told = tuple(one for one in limits if one not in words)
-        cashier = Cashier(provider, self.prices)
+        cashier = Cashier(provider, self.prices, _ASK)
         beside = (
             self._planned(f"account/{name} (told)", _rules(told, known))
             if (words and told)

@@ -69,6 +69,7 @@ class Account:
         self.breaker = Breaker()
         self.aside_until_us = 0
         self.aside_why = ""
+        self._failure = ""  # the last one, for its operator
         self.is_told = False  # of its being closed, and not yet of its being open again
         self._scope = scope
         self._is_learned = is_learned
@@ -113,7 +114,7 @@ class Account:
     def why(self, now: int) -> str:
         """Say why it is closed."""
         is_aside = self.aside_until_us > now
-        return self.aside_why if is_aside else "it fails again and again"
+        return self.aside_why if is_aside else f"it fails: {self._failure}"
 
     def take_over(self, other: Account) -> None:
         """Stay as closed as the account was that a reload has replaced by this one."""
@@ -123,7 +124,13 @@ class Account:
         ):
             self.breaker = other.breaker
             self.aside_until_us, self.aside_why = other.aside_until_us, other.aside_why
+            self._failure = other._failure
             self.is_told = other.is_told
+
+    def unreached(self, failure: str, now: int) -> None:
+        """Take note that no answer came."""
+        self._failure = failure
+        self.breaker.failed(now)
 
     def judged(self, verdict: Verdict, now: int) -> None:
         """Heed an error answer; what it says of limits is the engine's to heed."""
@@ -138,6 +145,7 @@ class Account:
             case _:
                 pass
         if verdict.kind in _FAILS:
+            self._failure = "its answers are errors"
             self.breaker.failed(now)
         elif verdict.kind is Kind.UNAUTHORIZED or verdict.kind is Kind.BILLING:
             self.breaker.given_up()  # it says nothing of how the provider does

@@ -79,7 +79,7 @@ def read_base_url(url: str) -> str:
         )
     if "@" in parts.netloc:
         raise ConfigError(
-            "the base URL holds a user or a password: give the key as api_key= instead"
+            "the base URL holds a user or a password: the key goes into api_key"
         )
     if parts.query or parts.fragment:
         raise ConfigError(f"the base URL has a query or a fragment: {expected}")
