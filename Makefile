@@ -7,7 +7,7 @@ PEERS := .venv-peers/bin/python
 
 .PHONY: help demo test quick check lint types imports coverage fix lock clean run dev
 .PHONY: bench-import peers bench-quota bench-engine bench-http bench-outage bench-tokens picture timing
-.PHONY: gateways bench-gateway bench-night soak
+.PHONY: gateways bench-gateway bench-night soak scenarios
 
 help: ## say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1 \t\2/' | expand -t 24
@@ -71,6 +71,9 @@ timing: dev ## whether the time a wrong client key takes tells how wrong it is (
 
 soak: dev ## a gateway under load and random faults (30 min; ARGS=5 for five)
 	@$(BIN)/python -m tests.soak $(ARGS)
+
+scenarios: dev ## the gateway's failures by the thousand, in full size, with figures (5 min)
+	@RATEKEEPER_SCENARIOS=full $(BIN)/python -m pytest -n 0 -rP -m slow tests/faults $(ARGS)
 
 gateways: run
 	@$(BIN)/python tools/gateways.py

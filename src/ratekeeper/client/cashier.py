@@ -218,6 +218,18 @@ def partly(
     return {unit: Nano(most) for unit, most in worst.items() if most is not None}
 
 
+def held(bills: Mapping[str, Bill], facts: RequestFacts) -> dict[str, int]:
+    """Say the most that a call may have come to, of which nobody will know more."""
+    found: dict[str, int] = {}
+    for unit, bill in bills.items():
+        is_other = facts.endpoint is _OTHER
+        out = 0 if is_other else bill.quote.longest(facts)
+        most = None if out is None else bill.quote.worst(bill.put, out)
+        if most is not None:
+            found[unit] = Nano(most)
+    return found
+
+
 def nothing(bill: Mapping[str, Bill]) -> dict[str, int]:
     """Say that a call is not paid for."""
     return dict.fromkeys(bill, Nano())

@@ -148,12 +148,15 @@ class Call(Request):
             passed = await self.admitted(offer.way, offer.costs, deadline_us)
             trial = Trial(offer, passed)
             self.trial = trial
-            if offer.account.wait_us(self.gateway.now_us()):
-                trial.unsent()  # it closed while the call stood in line
-                self.attempts -= 1
-                continue
-            if not await self._attempt(found, target, trial, tried):
-                return
+            try:
+                if offer.account.wait_us(self.gateway.now_us()):
+                    trial.unsent()  # it closed while the call stood in line
+                    self.attempts -= 1
+                    continue
+                if not await self._attempt(found, target, trial, tried):
+                    return
+            finally:
+                self._note(trial)
 
     def _open(self, tried: set[Account]) -> tuple[Target, list[Account], int]:
         """Return the first target with accounts that are open, and those."""
@@ -428,23 +431,28 @@ class Call(Request):
         )
         await relay.whole(self, answer.status, answer.headers, answer.body)
 
+    def _note(self, trial: Trial) -> None:
+        """Have the ledger keep what an attempt came to, answered or not."""
+        caller, ledger = self.caller, self.gateway.ledger
+        assert caller is not None
+        if trial.usage is None:
+            ledger.soon()
+            return
+        ledger.spent(
+            caller.name,
+            caller.team,
+            trial.account.upstream,
+            self.model,
+            trial.usage,
+            trial.cost,
+        )
+
     def _tell(self) -> None:
-        """Tell the observer and the ledger what has become of it."""
+        """Tell the observer what has become of it."""
         caller, account, refused = self.caller, self.account, self.refused
         used = None if self.trial is None else self.trial.usage
         cost = {} if self.trial is None else self.trial.cost
         gateway = self.gateway
-        if self.trial is not None:
-            gateway.ledger.soon()
-        if used is not None and caller is not None and account is not None:
-            gateway.ledger.spent(
-                caller.name,
-                caller.team,
-                account.upstream,
-                self.model,
-                used,
-                cost,
-            )
         if refused is None and not gateway.observer.hears_all:
             return
         gateway.observer.done(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from ratekeeper.client.cashier import cost, nothing, partly
+from ratekeeper.client.cashier import cost, held, nothing, partly
 from ratekeeper.client.decode import decode_head, decoder
 from ratekeeper.core import units
 from ratekeeper.providers import counting
@@ -62,7 +62,8 @@ class Trial:
         self._meter: Meter | None = None
         self._decode: Decoder | None = None
         self._answered_us = 0
-        self.usage: Usage | None = None  # once it is settled, told or estimated
+        # Once it is settled, as told, as estimated, or as held; None where it was free.
+        self.usage: Usage | None = None
         self.cost: Mapping[str, int] = {}  # in billionths, by currency
 
     @property
@@ -78,6 +79,7 @@ class Trial:
     def unanswered(self) -> None:
         """Count it in full: it was sent, and nobody knows what became of it."""
         if self._pass.is_open:
+            self._count_held()
             self._pass.release()
 
     def answered(self, fields: Mapping[str, str]) -> None:
@@ -118,6 +120,8 @@ class Trial:
             theirs = {**dict.fromkeys(_TOKENS, 0), **nothing(self._offer.bill)}
         elif status == _THROTTLED:
             theirs = nothing(self._offer.bill)
+        else:
+            self._count_held()
         ours = dict(theirs)
         if verdict.kind is Kind.OVERLOADED:
             ours.update(dict.fromkeys(_TOKENS, 0))
@@ -144,21 +148,31 @@ class Trial:
             **theirs,
         )
 
+    def _count_held(self) -> None:
+        """Take what is held for what it came to, as the limits do."""
+        facts = self._offer.facts
+        most = counting.costs(Counting.SUM, facts).reserved
+        self.cost = held(self._offer.bill, facts)
+        if most["tokens"] or self.cost:
+            put, out = most["input_tokens"], most["output_tokens"]
+            self.usage = Usage(input_tokens=put, output_tokens=out)
+
     def end(self) -> dict[str, int]:
         """Settle by what the answer said, or by what flowed of it; return its cost."""
         if not self._pass.is_open:
             return {}
         meter, provider, facts = self._meter, self.account.provider, self._offer.facts
         if meter is None:
-            self._pass.release()
+            self.unanswered()
             return {}
         usage, failure = meter.usage(), meter.failure(self._answered_us)
-        self.usage = usage
         if usage is None:
             flowed = meter.flowed()
             paid = partly(self._offer.bill, facts, flowed)
             theirs = provider.partial(facts, flowed)
             ours = counting.partial(Counting.SUM, facts, flowed)
+            self._count_held()
+            self.cost = {**self.cost, **paid}
             if ours.get("tokens"):
                 put, out = ours["input_tokens"], ours["output_tokens"]
                 self.usage = Usage(input_tokens=put, output_tokens=out)
@@ -166,8 +180,8 @@ class Trial:
             paid = cost(self._offer.bill, usage)
             theirs = provider.charged(facts, usage)
             ours = counting.charged(Counting.SUM, facts, usage, cached_free=False)
+            self.usage, self.cost = usage, paid
         self._pass.ours = {**ours, **paid}
-        self.cost = paid
         if failure is not None:
             self._told(failure, {**theirs, **paid}, ())
             return paid

@@ -1,0 +1,122 @@
+"""What the ledger says was spent is what the budget counts, however a call has ended."""
+
+from __future__ import annotations
+
+import socket
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from tests.faults.scripted import Asked, scripted
+from tests.gateway import gates
+from tests.gateway.gates import account, behind, client_key, gate
+
+PRICES = {**gates.PRICES, "*/images/generations": {"request": "0.04"}}
+ENDINGS = {
+    # what the provider does, whether the call streams, and what it is answered
+    "an answer": ("latency=0", False, 200),
+    "a stream": ("latency=0", True, 200),
+    "an answer that breaks off": ("cut=3", False, 502),
+    "a stream that breaks off": ("cut=3", True, 200),
+    "no answer": ("drop", False, 502),
+    "a failure": ("status=500", False, 500),
+    "an overload": ("status=503", False, 503),
+    "a refusal for ever": ("status=400", False, 400),
+}
+
+
+def kept(folder: Path) -> tuple[int, int, int]:
+    """Return the requests, the output and the cost that the ledger has."""
+    connection = sqlite3.connect(folder / "ratekeeper.db")
+    try:
+        found = connection.execute(
+            "SELECT coalesce(sum(requests), 0), coalesce(sum(output_tokens), 0), "
+            "coalesce(sum(cost_nano), 0) FROM spend"
+        ).fetchone()
+    finally:
+        connection.close()
+    return int(found[0]), int(found[1]), int(found[2])
+
+
+def budgeted(folder: Path) -> int:
+    """Return what the budget counts, in billionths."""
+    connection = sqlite3.connect(folder / "ratekeeper.db")
+    try:
+        (found,) = connection.execute("SELECT sum(amount) FROM used").fetchone()
+    finally:
+        connection.close()
+    return int(found)
+
+
+@pytest.mark.parametrize(("cue", "stream", "status"), ENDINGS.values(), ids=ENDINGS)
+def test_the_ledger_and_the_budget_agree(
+    tmp_path: Path, cue: str, stream: bool, status: int
+) -> None:
+    keys = [client_key(limits=["$100/day"], max_wait="0s")]
+    with behind() as upstream:
+        config = gates.config(tmp_path, {"openai": account(upstream.url)}, keys)
+        with gate(config) as it, it.client() as client:
+            client.headers["x-simulate"] = cue
+            body = {"model": "gpt-4o", "max_tokens": 50, "messages": gates.MESSAGES}
+            with client.stream(
+                "POST", "/v1/chat/completions", json={**body, "stream": stream}
+            ) as answer:
+                seen = answer.status_code
+                if cue != "cut=3":
+                    answer.read()
+    requests, output, cost = kept(tmp_path)
+
+    assert status == seen
+    assert budgeted(tmp_path) == cost
+    assert (requests, output) == (0, 0) if status == 400 else requests == 1
+
+
+def test_a_call_that_was_lost_costs_what_was_held_for_it(tmp_path: Path) -> None:
+    keys = [client_key(limits=["$100/day"], max_wait="0s")]
+    with behind() as upstream:
+        config = gates.config(tmp_path, {"openai": account(upstream.url)}, keys)
+        with gate(config) as it, it.client() as client:
+            client.headers["x-simulate"] = "drop"
+            it.chat(client, max_tokens=1000)
+    requests, output, cost = kept(tmp_path)
+
+    assert (1, 1000) == (requests, output)
+    assert cost >= 1000 * 10_000  # 10 dollars a million
+
+
+def drawn(sock: socket.socket, asked: Asked) -> bool:
+    body = b'{"data": [{"url": "https://example.com/cat.png"}]}'
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"
+    sock.sendall(head + b"content-length: %d\r\n\r\n" % len(body) + body)
+    return True
+
+
+def test_what_has_a_fee_and_no_tokens_is_in_the_ledger(tmp_path: Path) -> None:
+    keys = [client_key(limits=["$100/day"], max_wait="0s")]
+    with scripted(drawn) as upstream:
+        config = gates.config(
+            tmp_path, {"openai": account(upstream.url)}, keys, prices=PRICES
+        )
+        with gate(config) as it, it.client() as client:
+            client.post("/v1/images/generations", json={"prompt": "a cat"})
+
+    assert (1, 0, 40_000_000) == kept(tmp_path)
+    assert 40_000_000 == budgeted(tmp_path)
+
+
+def test_an_attempt_that_failed_elsewhere_is_in_the_ledger_too(tmp_path: Path) -> None:
+    keys = [client_key(limits=["$100/day"], max_wait="0s")]
+    with behind("openai", "status=500 @ 1") as bad, behind() as good:
+        config = gates.config(
+            tmp_path,
+            {"openai": account(bad.url), "holysheep": account(good.url)},
+            keys,
+            fallbacks={"gpt-4o": ["openai/gpt-4o", "holysheep/gpt-4o"]},
+        )
+        with gate(config) as it, it.client() as client:
+            status = it.chat(client).status_code
+    requests, _, cost = kept(tmp_path)
+
+    assert (200, 2) == (status, requests)
+    assert budgeted(tmp_path) == cost
