@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -55,6 +57,38 @@ def test_a_grant_is_taken_and_settled(it: Gate) -> None:
     assert {"settled": True} == settled.json()
     assert [1, 100, 0] == used[:3]
     assert "0.01" == str(used[3])
+
+
+SPEND = """SELECT key, team, provider, model, currency, requests, input_tokens,
+    output_tokens, cost_nano FROM spend ORDER BY model"""
+
+
+def test_what_is_settled_is_in_the_spend_report_of_key_and_team(tmp_path: Path) -> None:
+    keys = [client_key(team="search", limits=["1M tokens/minute", "$1/day"])]
+    providers = {"openai": account("http://127.0.0.1:9/v1", "100k rpm")}
+    with gate(gates.config(tmp_path, providers, keys, teams={"search": {}})) as it:
+
+        def granted(model: str, **take: Any) -> str:
+            taken = _take(**take)
+            reply = _ask(it, "acquire", provider="openai", model=model, take=taken)
+            return str(reply.json()["grant"])
+
+        both = {"input_tokens": 7, "output_tokens": 3, "usd": "0.00001"}
+        _ask(it, "settle", grant=granted("a"), used=both)
+        _ask(it, "settle", grant=granted("b"), used={"tokens": 9, "requests": 2})
+        _ask(it, "settle", grant=granted("c"), refused=True)
+        _ask(it, "acquire", model="d", take=_take(tokens=5), hold="10ms")
+        granted("e", tokens=6)  # it is out when the gateway ends
+        time.sleep(0.1)
+    with contextlib.closing(sqlite3.connect(tmp_path / "ratekeeper.db")) as file:
+        rows = file.execute(SPEND).fetchall()
+
+    assert [
+        ("app", "search", "openai", "a", "usd", 1, 7, 3, 10_000),
+        ("app", "search", "openai", "b", "usd", 2, 9, 0, 100_000_000),
+        ("app", "search", "", "d", "usd", 1, 5, 0, 100_000_000),
+        ("app", "search", "openai", "e", "usd", 1, 6, 0, 100_000_000),
+    ] == rows
 
 
 def test_a_limit_that_is_used_up_refuses_with_the_wait(it: Gate) -> None:

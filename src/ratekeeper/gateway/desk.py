@@ -25,7 +25,7 @@ from ratekeeper.gateway import relay, upstream
 from ratekeeper.gateway.admit import Way
 from ratekeeper.gateway.refused import Refused
 from ratekeeper.gateway.reply import Fault
-from ratekeeper.providers.facts import Costs
+from ratekeeper.providers.facts import Costs, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from ratekeeper.gateway.admit import Pass
     from ratekeeper.gateway.app import Gateway
     from ratekeeper.gateway.call import Call
+    from ratekeeper.gateway.roster import Caller
     from ratekeeper.gateway.upstream import Account
 
 PREFIX = b"/v1/ratekeeper/"
@@ -42,6 +43,7 @@ _HOLD = "15m"  # how long a grant may stay open, unless said
 _LONGEST_US = units.DAY
 _MOST_OPEN = 10_000  # grants at once
 _LONGEST_UNIT = 40  # characters of a wrong one that are shown
+_TOKENS = frozenset(["tokens", "input_tokens", "output_tokens"])
 _JSON = (b"content-type", b"application/json")
 
 Amounts = dict[str, int | str]  # by unit; money is text
@@ -70,7 +72,8 @@ class _Open:
     """A grant in somebody's hands."""
 
     passed: Pass
-    owner: str
+    caller: Caller
+    said: Acquire
     timer: asyncio.TimerHandle
 
 
@@ -115,7 +118,7 @@ class Desk:
         name = f"grant_{secrets.token_urlsafe(18)}"
         loop = asyncio.get_running_loop()
         timer = loop.call_later(hold_us / 1e6, self._expire, name)
-        self._open[name] = _Open(passed, caller.flow, timer)
+        self._open[name] = _Open(passed, caller, said, timer)
         answer = {
             "grant": name,
             "account": None if account is None else account.name,
@@ -150,7 +153,7 @@ class Desk:
     def _settle(self, call: Call, said: Settle) -> dict[str, object]:
         caller, held = call.caller, self._open.get(said.grant)
         assert caller is not None
-        if held is None or held.owner != caller.flow:
+        if held is None or held.caller.flow != caller.flow:
             raise Refused(Fault.NOT_FOUND, "no such grant is open: it has been settled")
         used = _amounts("used", said.used, frozenset())
         del self._open[said.grant]
@@ -163,14 +166,37 @@ class Desk:
             held.passed.refused(said.retry_after_s, **amounts)  # type: ignore[arg-type]  # units alone
         else:
             held.passed.settle(**amounts)
-        self._gateway.ledger.soon()
+        self._note(held, used, in_full=not said.refused)
         return {"settled": True}
 
     def _expire(self, name: str) -> None:
         held = self._open.pop(name, None)
         if held is not None:
             held.passed.release()
-            self._gateway.ledger.soon()
+            self._note(held, {}, in_full=True)
+
+    def _note(self, held: _Open, used: Mapping[str, int], *, in_full: bool) -> None:
+        """Have the ledger note a call; `in_full`: what was not said is as was taken."""
+        ledger, caller, said = self._gateway.ledger, held.caller, held.said
+        ledger.soon()
+        if in_full:
+            took = {"requests": 1, **counted(said.take, said.take)}
+            if not _TOKENS.isdisjoint(used):  # told in other units, it may be
+                took = {unit: took[unit] for unit in took if unit not in _TOKENS}
+            used = {**took, **used}
+        if not used:
+            return
+        output = used.get("output_tokens", 0)
+        rest = max(0, used.get("tokens", 0) - output)  # some count only the sum
+        ledger.spent(
+            caller.name,
+            caller.team,
+            said.provider,
+            said.model,
+            Usage(input_tokens=used.get("input_tokens", rest), output_tokens=output),
+            {unit: nano for unit, nano in used.items() if unit in units.CURRENCIES},
+            requests=used.get("requests", 1),
+        )
 
     def close(self) -> None:
         """Count what is out as used."""

@@ -120,10 +120,12 @@ class Ledger:
         model: str,
         usage: Usage,
         cost_nano: Mapping[str, int],
+        *,
+        requests: int = 1,
     ) -> None:
         """Note one call: its tokens, and what it cost in each currency."""
         day = self._clock.now_us() // DAY
-        counts = (1, usage.input_tokens, usage.output_tokens)
+        counts = (requests, usage.input_tokens, usage.output_tokens)
         for currency, nano in (cost_nano or {"": 0}).items():
             row = day, key, team, provider, model[:_LONGEST_NAME], currency
             if len(self._spend) >= _MOST_ROWS and row not in self._spend:
