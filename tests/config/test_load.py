@@ -124,9 +124,15 @@ MALFORMED_TOML = [
     ("a = [1,", "bad.toml"),
     ('a = "\x00"', "bad.toml:1: "),
     ("provider = 1", "did you mean 'providers'?"),
-    ("[providers.openai]\naccounts = 7", "bad.toml:1: providers.openai.accounts"),
-    ("[[providers.openai.accounts]]\nlimit = ['5 rpm']", "did you mean 'limits'?"),
-    ("[providers]\nopenai = 7", "bad.toml:1: providers.openai"),
+    ("[providers.openai]\naccounts = 7", "bad.toml:2: providers.openai.accounts"),
+    ("[[providers.openai.accounts]]\nlimit = ['5 rpm']", "bad.toml:2: "),
+    ("[providers]\nopenai = 7", "bad.toml:2: providers.openai"),
+    ("lisen = ''", "bad.toml:1: lisen: not a known name (did you mean 'listen'?)"),
+    ('store = """\nx"""\n\nlisten = 1', "bad.toml:4: listen: Expected str"),
+    (
+        "[[providers.openai.accounts]]\nlimits = [\n  '5 rpm',\n  '5 rpn',\n]",
+        "bad.toml:4: providers.openai.accounts[0].limits[1]",
+    ),
 ]
 
 

@@ -12,6 +12,7 @@ import re
 import tomllib
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from ratekeeper.config.toml_lines import lines_of_toml
 from ratekeeper.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def read_source(path: Path) -> tuple[Any, Lines]:
         text = raw.decode("utf-8-sig")
         if path.suffix == ".toml":
             _refuse_dots(path.name, text)
-            return _plain(tomllib.loads(text)), _lines_of_toml(text)
+            return _plain(tomllib.loads(text)), lines_of_toml(text)
         return _read_yaml(path.name, text)
     except UnicodeDecodeError:  # it holds the whole file
         message = f"{path.name} is not UTF-8 text"
@@ -79,21 +80,6 @@ def _plain(value: Any) -> Any:
         return [_plain(one) for one in value]
     is_date = isinstance(value, datetime.date | datetime.time)
     return value.isoformat() if is_date else value
-
-
-def _lines_of_toml(text: str) -> Lines:
-    """Say where the tables begin: as near as tomllib lets anyone come."""
-    lines: Lines = {}
-    counts: dict[Place, int] = {}
-    for number, line in enumerate(text.splitlines(), 1):
-        head = re.match(r"\s*\[(\[?)\s*([^\]]+?)\s*\]", line)
-        if head:
-            path = tuple(part.strip(" \"'") for part in head[2].split("."))
-            if head[1]:
-                counts[path] = counts.get(path, -1) + 1
-                path = (*path, counts[path])
-            lines.setdefault(path, number)
-    return lines
 
 
 def _read_yaml(name: str, text: str) -> tuple[Any, Lines]:
