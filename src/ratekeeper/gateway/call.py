@@ -36,7 +36,7 @@ from ratekeeper.gateway.refused import ACCOUNT_LIMITS, Refused, of_account, of_s
 from ratekeeper.gateway.reply import Fault
 from ratekeeper.gateway.request import NO_PATH, Request, Target
 from ratekeeper.gateway.trial import Offer, Trial
-from ratekeeper.providers import counting
+from ratekeeper.providers import counting, shapes
 from ratekeeper.providers.facts import Counting, Kind
 
 if TYPE_CHECKING:
@@ -143,6 +143,7 @@ class Call(Request):
                 continue
             offers = [self._offer(found, target, account) for account in able]
             offer = offers[0] if len(offers) == 1 else self._best(target, offers)
+            self.said = None  # it weighs many times its bytes, and may have to wait
             self.account = offer.account
             self.attempts += 1
             passed = await self.admitted(offer.way, offer.costs, deadline_us)
@@ -209,6 +210,7 @@ class Call(Request):
                 retry_after_us=wait_us,
             )
         self.waited_us += wait_us
+        self.said = None  # as in line
         await asyncio.sleep(wait_us / 1e6)
 
     async def _attempt(
@@ -235,7 +237,6 @@ class Call(Request):
             if self.makes:
                 self.sight = ids.Sight(self.refers_to)
             self.body.let_go()  # it will not be sent again
-            self.said = None
             await relay.relay(self, answer, trial)
         except Unreached as error:
             raise of_silence(error.reason, "the answer broke off") from error
@@ -253,9 +254,9 @@ class Call(Request):
         caller, provider, body = self.caller, account.provider, self.body.data
         assert caller is not None
         path = found.path
-        said = body if self.said is None else self.said
-        if self.said is not None and target.model != self.model:
-            said = {**self.said, "model": target.model}  # whose price it is
+        said: bytes | dict[str, object] = body if self.said is None else self.said
+        if target.model != self.model:  # whose price it is
+            said = {**(shapes.read_object(said) or {}), "model": target.model}
         read = provider.read_request(self.method, path, said)
         facts = account.lessons.corrected(provider.name, read, caller.name)
         way = account.way(caller, target.model)

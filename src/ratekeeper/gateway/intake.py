@@ -48,23 +48,38 @@ class CallerGone(Exception):
 
 
 class Held:
-    """How many bytes of bodies are held, by all calls together."""
+    """How many bytes of bodies are held, by all calls together.
 
-    __slots__ = ("_most", "bytes")
+    Whoever holds several bodies holds no more than is left for everybody else: one who
+    sends a crowd of them is told so, and the others find room.
+    """
+
+    __slots__ = ("_by", "_most", "bytes")
 
     def __init__(self, most: int) -> None:
         self._most = most
+        self._by: dict[str, int] = {}
         self.bytes = 0
 
-    def take(self, size: int) -> None:
-        """Make room for so many more; raises `Crowded` where there is none."""
-        if self.bytes + size > self._most:
-            raise Crowded
-        self.bytes += size
+    def take(self, size: int, owner: str, own: int = 0) -> None:
+        """Make room for so many more; raises `Crowded` where there is none.
 
-    def give(self, size: int) -> None:
+        `own` is what the body that grows has taken so far.
+        """
+        total, before = self.bytes + size, self._by.get(owner, 0)
+        if total > self._most or (before > own and before + size > self._most - total):
+            raise Crowded
+        self.bytes = total
+        self._by[owner] = before + size
+
+    def give(self, size: int, owner: str) -> None:
         """Give room back."""
         self.bytes -= size
+        left = self._by[owner] - size
+        if left:
+            self._by[owner] = left
+        else:
+            del self._by[owner]
 
     def resize(self, most: int) -> None:
         """Change the bound; what is held stays."""
@@ -74,15 +89,19 @@ class Held:
 class Body:
     """One caller's body, held until it is let go."""
 
-    __slots__ = ("_held", "_size", "data")
+    __slots__ = ("_held", "_owner", "_size", "data")
 
     def __init__(self, held: Held) -> None:
         self._held = held
+        self._owner = ""
         self._size = 0
         self.data = b""
 
-    async def read(self, receive: Receive, most: int, announced: int | None) -> None:
+    async def read(
+        self, receive: Receive, most: int, announced: int | None, owner: str
+    ) -> None:
         """Read it to its end; raises what bounds it."""
+        self._owner = owner
         if announced is not None and announced > most:
             raise BodyTooLarge
         parts = []
@@ -94,7 +113,7 @@ class Body:
             part = message.get("body", b"")
             more = message.get("more_body", False)
             if part:
-                self._held.take(len(part))
+                self._held.take(len(part), owner, self._size)
                 self._size += len(part)
                 if self._size > most:
                     raise BodyTooLarge
@@ -103,7 +122,8 @@ class Body:
 
     def let_go(self) -> None:
         """Give its room back; a second time changes nothing."""
-        self._held.give(self._size)
+        if self._size:
+            self._held.give(self._size, self._owner)
         self._size = 0
         self.data = b""
 

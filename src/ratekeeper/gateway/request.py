@@ -64,7 +64,8 @@ class Request:
         self.kind = ""  # of its path
         self.caller: Caller | None = None
         self.body = intake.Body(gateway.held)
-        self.said: dict[str, object] | None = None  # in its body, where that is JSON
+        # In its body, where that is JSON; not kept while it waits.
+        self.said: dict[str, object] | None = None
         self.model = ""  # that it asks for
         self.streamed = False  # whether its body passes as it comes: sent once
         self.secret: str | None = None  # its client key
@@ -127,8 +128,9 @@ class Request:
         """Read the body to its end; raises `Refused` where it is above a bound."""
         length = self.field(b"content-length")
         announced = int(length) if length.isdigit() else None
+        assert self.caller is not None
         try:
-            await self.body.read(self.receive, most, announced)
+            await self.body.read(self.receive, most, announced, self.caller.flow)
         except intake.BodyTooLarge:
             is_max = most == self.gateway.roster.max_body
             raise self.too_large() if is_max else _too_large(most) from None
