@@ -593,3 +593,31 @@ def test_a_class_is_named_as_callers_name_it() -> None:
 def test_a_class_nobody_knows_is_a_config_error(name: object) -> None:
     with pytest.raises(ConfigError, match="expected interactive, normal or batch"):
         Priority.named(name)  # type: ignore[arg-type]  # what a caller may pass
+
+
+def test_those_who_are_let_go_keep_their_place_in_another_line() -> None:
+    room = Room("1 request/minute", "1 request/minute burst 1")
+    here, there = ([meter] for meter in room.meters)
+    for meters in (here, there):
+        room.enter(Waiter([1]), meters)
+    early = [room.enter(Waiter([1]), here) for _ in range(3)]
+    room.tell(line.let_go(early[:2], room.now))
+    later = room.enter(Waiter([1]), there)
+    came = [Waiter([1], place=one.place) for one in early[:2]]
+    for one in reversed(came):
+        room.enter(one, there)
+    room.run()
+
+    assert [State.LET_GO, State.LET_GO, State.GRANTED] == [one.state for one in early]
+    assert START + MINUTE == early[2].granted_us
+    assert [*came, later] == [one for one in room.granted if one in {*came, later}]
+    assert room.is_empty()
+
+
+def test_nobody_is_let_go_who_does_not_wait() -> None:
+    room = Room("1 request/minute")
+    granted = room.enter(Waiter([1]))
+    changed = line.let_go([granted], room.now)
+
+    assert [] == changed
+    assert State.GRANTED is granted.state

@@ -31,6 +31,7 @@ __all__ = [
     "Waiter",
     "advance",
     "enter",
+    "let_go",
     "look_again",
     "refuse_lost",
     "wait_us",
@@ -91,6 +92,23 @@ def withdraw(waiter: Waiter, now: int) -> list[Waiter]:
     _leave(waiter, lines, served=False)
     waiter.state = State.LEFT
     return advance(lines, now)
+
+
+def let_go(waiters: Iterable[Waiter], now: int) -> list[Waiter]:
+    """Take waiters out of every line, so that they may stand in others.
+
+    Returns every waiter whose state or wake time changed. None of them is let through
+    by another's leaving: whoever lets them go wants them elsewhere.
+    """
+    changed: list[Waiter] = []
+    lines: dict[Meter, None] = {}
+    for waiter in waiters:
+        if waiter.state is State.WAITING:
+            lines |= dict.fromkeys(waiter.lacks)
+            _leave(waiter, waiter.lacks, served=False)
+            waiter.state = State.LET_GO
+            changed.append(waiter)
+    return changed + advance(lines, now)
 
 
 def refuse_lost(meters: Iterable[Meter], now: int) -> list[Waiter]:

@@ -47,6 +47,7 @@ class State(IntEnum):
     GRANTED = 1
     REFUSED = 2  # its deadline is lost
     LEFT = 3  # cancelled, or its owner is gone
+    LET_GO = 4  # it may stand in another line, and keeps its place there
 
 
 class Seat(Protocol):
@@ -97,6 +98,7 @@ class Waiter:
         flow: str = "",
         weight: int = 1,
         again: bool = False,
+        place: tuple[int, int] | None = None,
         seat: Seat | None = None,
     ) -> None:
         self.costs = costs
@@ -109,8 +111,8 @@ class Waiter:
         self.meters: Sequence[Meter] = ()
         self.marks: Sequence[Mark | None] = ()  # how its limits stood when it went
         self.counted_us: int | None = None  # when the provider counted it, once known
-        self.seq = 0  # order of arrival
-        self.arrived_us = 0
+        # Order and time of arrival, which stay the same in every line it stands in.
+        self.seq, self.arrived_us = place or (0, 0)
         self.deadline_us: int | None = None
         self.state = State.WAITING
         self.stood = False  # whether the store counts it among those who wait
@@ -126,11 +128,16 @@ class Waiter:
     def arrive(self, meters: Sequence[Meter], now: int, seq: int) -> None:
         """Come to the line."""
         self.meters = meters
-        self.seq = seq
-        self.arrived_us = now
+        if not self.arrived_us:
+            self.seq, self.arrived_us = seq, now
         self.wake_us = now
         if self.timeout_us is not None:
             self.deadline_us = now + self.timeout_us
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """What another line knows its place by: order and time of arrival."""
+        return self.seq, self.arrived_us
 
     def go(self, now: int) -> None:
         """Take note that all its limits have granted it."""

@@ -7,7 +7,9 @@ settles by what was really used; what is the provider's, as that provider counts
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from ratekeeper.core import plans
@@ -18,13 +20,57 @@ from ratekeeper.grant import Grant, named
 from ratekeeper.runtime import aio
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from ratekeeper.core.meter import Meter
     from ratekeeper.gateway.ledger import Ledger
     from ratekeeper.providers.facts import Costs
     from ratekeeper.stores.keys import Target
     from ratekeeper.stores.memory import MemoryStore
+
+_AT_ONCE = 16  # calls that choose anew in one turn of the loop: a millisecond or so
+
+
+class Crowd:
+    """The calls that stand in line for one account, and may be sent to another."""
+
+    __slots__ = ("_going", "_store", "_waiters")
+
+    def __init__(self, store: MemoryStore) -> None:
+        self._store = store
+        self._going: dict[Waiter, None] = {}  # who is to be let go, in that order
+        self._waiters: dict[Waiter, bool] = {}  # and whether it has a choice
+
+    def __len__(self) -> int:
+        return len(self._waiters)
+
+    def join(self, waiter: Waiter, *, has_choice: bool) -> None:
+        """Take note that a call stands in line."""
+        self._waiters[waiter] = has_choice
+
+    def part(self, waiter: Waiter) -> None:
+        """Take note that it does so no more."""
+        del self._waiters[waiter]
+
+    def disperse(self, *, all_of_them: bool) -> None:
+        """Let those go who have a choice, or all of them, so that they choose anew.
+
+        They go in the order in which they came, a few in each turn of the loop, however
+        often it is asked for: others have business there as well.
+        """
+        is_under_way = bool(self._going)
+        here = [one for one, free in self._waiters.items() if free or all_of_them]
+        self._going |= dict.fromkeys(sorted(here))
+        if not is_under_way:
+            self._let_some_go()
+
+    def _let_some_go(self) -> None:
+        some = list(islice(self._going, _AT_ONCE))
+        for waiter in some:
+            del self._going[waiter]
+        self._store.let_go(some)  # those who do not wait any more are passed over
+        if self._going:
+            asyncio.get_running_loop().call_soon(self._let_some_go)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -36,6 +82,9 @@ class Turn:
     weight: int
     timeout_us: int
     again: bool = False
+    place: tuple[int, int] | None = None  # that it has had in another line
+    crowd: Crowd | None = None
+    has_choice: bool = False
 
 
 class Way:
@@ -119,6 +168,11 @@ class Pass(Grant):
         self.ours: Mapping[str, int] | None = None  # how to settle what is ours
         self._keep_slots()
 
+    @property
+    def place(self) -> tuple[int, int] | None:
+        """Its place in the line, where it has waited."""
+        return None if self._waiter is None else self._waiter.place
+
     def missed(self, way: Way) -> list[str]:
         """Return the watched limits that would have denied the call."""
         meters = [self._meters[at] for at in way.watched]
@@ -142,10 +196,12 @@ async def admit(
     store: MemoryStore,
     way: Way,
     costs: Sequence[int],
-    turn: Turn,
+    turn: Callable[[], Turn],
     ledger: Ledger,
 ) -> Pass | Waiter:
     """Wait in line for a pass; a refused waiter says which limit holds it up.
+
+    A waiter that was let go may try elsewhere. `turn` is asked where there is a line.
 
     Raises `NeverPossible` for a call larger than a limit, `StoreUnavailable` where the
     line is full, or what it spends cannot be kept.
@@ -155,7 +211,7 @@ async def admit(
         meters, now, gone = taken
         passed = Pass(store, way, (meters, costs, now, gone))
     else:
-        waiter = await _in_line(store, way, costs, turn)
+        waiter = await _in_line(store, way, costs, turn())
         if waiter.state is not State.GRANTED:
             return waiter
         stood = (waiter.meters, waiter.costs, waiter.granted_us, waiter)
@@ -179,7 +235,16 @@ async def _in_line(
         flow=turn.flow,
         weight=turn.weight,
         again=turn.again,
+        place=turn.place,
         seat=aio.TaskSeat(store),
     )
-    await aio.run(plans.acquire(waiter), store, way.targets)
+    crowd = turn.crowd
+    if crowd is None:
+        await aio.run(plans.acquire(waiter), store, way.targets)
+        return waiter
+    crowd.join(waiter, has_choice=turn.has_choice)
+    try:
+        await aio.run(plans.acquire(waiter), store, way.targets)
+    finally:
+        crowd.part(waiter)
     return waiter

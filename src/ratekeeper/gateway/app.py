@@ -167,13 +167,17 @@ class Gateway:
         return promises.next_us(meter, cost, wait_us, self.now_us())
 
     def tell_of(self, account: Account) -> None:
-        """Tell the observer of an account that has closed, or is open again."""
+        """Tell of an account that has closed, or is open again, whom it concerns."""
         now = self.now_us()
         wait_us = account.wait_us(now)
+        if wait_us:
+            account.crowd.disperse(all_of_them=True)
         if wait_us and not account.is_told:
             self.observer.set_aside(account.name, account.why(now), wait_us)
         elif account.is_told and not wait_us:
             self.observer.back(account.name)
+            for other in self.roster.accounts:  # it may serve those who wait elsewhere
+                other.crowd.disperse(all_of_them=False)
         account.is_told = wait_us > 0
 
     async def _tend(self) -> None:
@@ -182,10 +186,9 @@ class Gateway:
         while True:
             await asyncio.sleep(_TEND_S)
             self.observer.tick()
-            for upstream in self.roster.upstreams.values():
-                for account in upstream.accounts:
-                    if account.is_told:
-                        self.tell_of(account)
+            for account in self.roster.accounts:
+                if account.is_told:
+                    self.tell_of(account)
             try:
                 version = self._keys.version()
                 if version != seen:

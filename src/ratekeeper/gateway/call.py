@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ratekeeper.client.pool import Unreached
 from ratekeeper.core.decision import denied, never_possible
-from ratekeeper.core.line import Waiter
+from ratekeeper.core.line import State, Waiter
 from ratekeeper.errors import ConfigError, NeverPossible, StoreUnavailable
 from ratekeeper.gateway import (
     auth,
@@ -48,6 +48,8 @@ if TYPE_CHECKING:
     from ratekeeper.gateway.exchange import Wire
     from ratekeeper.gateway.route import Route
     from ratekeeper.gateway.upstream import Account
+    from ratekeeper.providers.facts import RequestFacts
+    from ratekeeper.providers.provider import Provider
 
 _ATTEMPTS = 4
 _NO_ROOM = (
@@ -94,6 +96,10 @@ class Call(Request):
         self.trial: Trial | None = None  # the attempt under way, or the last one
         self.refused: Refused | None = None
         self.sight: ids.Sight | None = None  # where its answer may name what it made
+        self.readings: dict[tuple[str, str], RequestFacts] = {}  # by provider and model
+        self.place: tuple[int, int] | None = None  # in the last line it stood in
+        self.lost: tuple[Way, Waiter] | None = None  # where the wait was least too long
+        self.impossible: Refused | None = None  # it is larger than an account
 
     async def run(self) -> None:
         """Answer it, whatever happens."""
@@ -140,20 +146,27 @@ class Call(Request):
             if not able:
                 await self._none_open(wait_us, deadline_us)
                 tried.clear()
+                self.lost = None
                 continue
             offers = [self._offer(found, target, account) for account in able]
             offer = offers[0] if len(offers) == 1 else self._best(target, offers)
             self.said = None  # it weighs many times its bytes, and may have to wait
             self.account = offer.account
-            self.attempts += 1
-            passed = await self.admitted(offer.way, offer.costs, deadline_us)
+            try:
+                passed = await self._stand(offer.way, offer.costs, deadline_us, offer)
+            except NeverPossible as error:
+                self._too_large_for(offer, error, tried)
+                continue
+            if isinstance(passed, Waiter):
+                self._turned_back(offer, passed, tried)
+                continue
             trial = Trial(offer, passed)
             self.trial = trial
             try:
                 if offer.account.wait_us(self.gateway.now_us()):
                     trial.unsent()  # it closed while the call stood in line
-                    self.attempts -= 1
                     continue
+                self.attempts += 1
                 if not await self._attempt(found, target, trial, tried):
                     return
             finally:
@@ -204,6 +217,10 @@ class Call(Request):
         """Wait for an account that is set aside, or say that none is to be had."""
         now = self.gateway.now_us()
         if self.attempts >= _ATTEMPTS or now + wait_us > deadline_us:
+            if self.lost is not None:
+                raise self._busy(*self.lost)
+            if self.impossible is not None and wait_us >= upstream.LONGEST_US:
+                raise self.impossible
             raise Refused(
                 Fault.UNAVAILABLE,
                 "no account of this provider takes calls at the moment",
@@ -254,10 +271,7 @@ class Call(Request):
         caller, provider, body = self.caller, account.provider, self.body.data
         assert caller is not None
         path = found.path
-        said: bytes | dict[str, object] = body if self.said is None else self.said
-        if target.model != self.model:  # whose price it is
-            said = {**(shapes.read_object(said) or {}), "model": target.model}
-        read = provider.read_request(self.method, path, said)
+        read = self._asked(path, target, provider)
         facts = account.lessons.corrected(provider.name, read, caller.name)
         way = account.way(caller, target.model)
         # A budget is never passed: no lesson makes a call cheaper.
@@ -271,32 +285,92 @@ class Call(Request):
             account, facts, bill, caller.name, way, way.costs(ours, theirs, most)
         )
 
-    async def admitted(self, way: Way, costs: list[int], deadline_us: int) -> Pass:
-        """Take a pass, waiting in line as long as the caller may."""
-        caller, gateway = self.caller, self.gateway
+    def _asked(self, path: str, target: Target, provider: Provider) -> RequestFacts:
+        """Return what it asks of a provider; read once, however often it chooses."""
+        words = provider.name, target.model
+        found = self.readings.get(words)
+        if found is None:
+            said = self.body.data if self.said is None else self.said
+            if target.model != self.model:  # whose price it is
+                said = {**(shapes.read_object(said) or {}), "model": target.model}
+            found = provider.read_request(self.method, path, said)
+            self.readings[words] = found
+        return found
+
+    def _turned_back(self, offer: Offer, waiter: Waiter, tried: set[Account]) -> None:
+        """Choose anew after standing in an account's line, at the place it had there.
+
+        Raises `Refused` where limits of the caller's own are in the way: no other
+        account has less of those.
+        """
+        self.place = waiter.place
+        if waiter.state is State.LET_GO:
+            return
+        if waiter.held_by in waiter.meters[: offer.way.split]:
+            raise self._busy(offer.way, waiter)
+        if self.lost is None or waiter.wait_us < self.lost[1].wait_us:
+            self.lost = offer.way, waiter
+        tried.add(offer.account)
+
+    def _too_large_for(
+        self, offer: Offer, error: NeverPossible, tried: set[Account]
+    ) -> None:
+        """Look for an account whose limits are larger than the call."""
+        ours = error.limit in offer.way.own_texts
+        self.impossible = _impossible(error, ours=ours)
+        if ours:
+            raise self.impossible from error
+        tried.add(offer.account)
+
+    def _turn(self, deadline_us: int, offer: Offer | None) -> Turn:
+        """Say how it stands in line."""
+        caller = self.caller
         assert caller is not None
-        now = gateway.now_us()
-        turn = Turn(
+        return Turn(
             priority=caller.priority,
             flow=caller.flow,
             weight=caller.weight,
-            timeout_us=max(0, deadline_us - now),
-            again=self.attempts > 1,
+            timeout_us=max(0, deadline_us - self.gateway.now_us()),
+            again=self.attempts > 0,
+            place=self.place,
+            crowd=None if offer is None else offer.account.crowd,
+            has_choice=sum(len(self._accounts(one)) for one in self.targets) > 1,
         )
+
+    async def admitted(self, way: Way, costs: list[int], deadline_us: int) -> Pass:
+        """Take a pass, waiting in line as long as the caller may."""
+        try:
+            passed = await self._stand(way, costs, deadline_us)
+        except NeverPossible as error:
+            raise _impossible(error, ours=error.limit in way.own_texts) from error
+        if isinstance(passed, Waiter):
+            raise self._busy(way, passed)
+        return passed
+
+    async def _stand(
+        self, way: Way, costs: list[int], deadline_us: int, offer: Offer | None = None
+    ) -> Pass | Waiter:
+        """Take a pass, or come back from the line without one."""
+        caller, gateway = self.caller, self.gateway
+        assert caller is not None
+        now = gateway.now_us()
+
+        def turn() -> Turn:
+            return self._turn(deadline_us, offer)
+
         try:
             passed = await admit(gateway.store, way, costs, turn, gateway.ledger)
-        except NeverPossible as error:
-            ours = error.limit in way.own_texts
-            raise _impossible(error, ours=ours) from error
         except StoreUnavailable as error:
             # Not its message: where the store is concerns nobody but the operator.
             raise Refused(
                 Fault.UNAVAILABLE, _NO_ROOM, retry_after_us=_NO_ROOM_US
             ) from error
         if isinstance(passed, Waiter):
-            raise self._busy(way, passed)
+            self.waited_us += gateway.now_us() - now
+            return passed
         if passed.waited_s:
             self.waited_us += gateway.now_us() - now
+            self.place = passed.place
         if way.watched:
             for limit in passed.missed(way):
                 gateway.observer.shadowed(caller.name, limit)

@@ -73,6 +73,7 @@ class _Open:
 
     passed: Pass
     caller: Caller
+    account: Account | None
     said: Acquire
     timer: asyncio.TimerHandle
 
@@ -118,7 +119,7 @@ class Desk:
         name = f"grant_{secrets.token_urlsafe(18)}"
         loop = asyncio.get_running_loop()
         timer = loop.call_later(hold_us / 1e6, self._expire, name)
-        self._open[name] = _Open(passed, caller, said, timer)
+        self._open[name] = _Open(passed, caller, account, said, timer)
         answer = {
             "grant": name,
             "account": None if account is None else account.name,
@@ -164,6 +165,8 @@ class Desk:
         }
         if said.refused:
             held.passed.refused(said.retry_after_s, **amounts)  # type: ignore[arg-type]  # units alone
+            if held.account is not None:
+                held.account.crowd.disperse(all_of_them=False)
         else:
             held.passed.settle(**amounts)
         self._note(held, used, in_full=not said.refused)

@@ -22,6 +22,7 @@ from ratekeeper.config.model import Watched
 from ratekeeper.config.tiers import limits_of, presets_by_model
 from ratekeeper.core import policy
 from ratekeeper.core.line import Priority
+from ratekeeper.gateway.admit import Crowd
 from ratekeeper.gateway.credentials import completed
 from ratekeeper.gateway.keys import KeyBook, KeyRecord
 from ratekeeper.gateway.quota import QuotaHeaders
@@ -124,6 +125,7 @@ class Roster:
             name: self._upstream(name, one, environ)
             for name, one in config.providers.items()
         }
+        self.accounts = [a for one in self.upstreams.values() for a in one.accounts]
         self.fallbacks = config.fallbacks
         self.max_body = times.size_of(config.max_body)
         self.max_held = times.size_of(config.max_held)
@@ -142,15 +144,10 @@ class Roster:
 
     def take_over(self, other: Roster) -> None:
         """Keep those accounts closed that were so under the roster before."""
-        before = {
-            account.name: account
-            for upstream in other.upstreams.values()
-            for account in upstream.accounts
-        }
-        for upstream in self.upstreams.values():
-            for account in upstream.accounts:
-                if account.name in before:
-                    account.take_over(before[account.name])
+        before = {account.name: account for account in other.accounts}
+        for account in self.accounts:
+            if account.name in before:
+                account.take_over(before[account.name])
 
     def rekey(self, records: Iterable[KeyRecord]) -> None:
         """Take in the client keys anew."""
@@ -284,6 +281,7 @@ class Roster:
             cashier=cashier,
             lessons=lessons_of(self._store),
             now_us=self._store.now_us,
+            crowd=Crowd(self._store),
         )
 
     def _model(

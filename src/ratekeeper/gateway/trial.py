@@ -147,6 +147,7 @@ class Trial:
             ramp=verdict.kind is Kind.RAMP,
             **theirs,
         )
+        self.account.crowd.disperse(all_of_them=False)  # others may serve them sooner
 
     def _count_held(self) -> None:
         """Take what is held for what it came to, as the limits do."""

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from ratekeeper.client.cashier import Cashier
     from ratekeeper.client.lessons import Lessons
+    from ratekeeper.gateway.admit import Crowd
     from ratekeeper.gateway.roster import Caller
     from ratekeeper.providers.catalog import Provider
     from ratekeeper.providers.facts import Verdict
@@ -54,6 +55,7 @@ class Account:
         cashier: Cashier,
         lessons: Lessons,
         now_us: Callable[[], int],
+        crowd: Crowd,
     ) -> None:
         self.name = name
         self.upstream = upstream  # the provider, as the config names it
@@ -66,6 +68,7 @@ class Account:
         self.cashier = cashier
         self.lessons = lessons
         self.now_us = now_us
+        self.crowd = crowd  # of those who wait for it
         self.breaker = Breaker()
         self.aside_until_us = 0
         self.aside_why = ""
@@ -126,6 +129,7 @@ class Account:
             self.aside_until_us, self.aside_why = other.aside_until_us, other.aside_why
             self._failure = other._failure
             self.is_told = other.is_told
+            self.crowd = other.crowd
 
     def unreached(self, failure: str, now: int) -> None:
         """Take note that no answer came."""

@@ -313,6 +313,10 @@ class MemoryStore:
         """Take a cancelled waiter out, or give its unused grant back: no trace."""
         self._move(self._left, waiter)
 
+    def let_go(self, waiters: Sequence[Waiter]) -> None:
+        """Take those who still wait out of line, to stand in another; each is told."""
+        self._move(_let_go, waiters)
+
     def _left(self, waiter: Waiter, now: int) -> list[Waiter]:
         told = []
         if waiter.state is State.WAITING:
@@ -574,6 +578,13 @@ def _looked_again(waiter: Waiter, now: int) -> list[Waiter]:
         return []
     told = line.look_again(waiter, now)
     for meter in waiter.meters:
+        meter.settle_attention(now)
+    return told
+
+
+def _let_go(waiters: Sequence[Waiter], now: int) -> list[Waiter]:
+    told = line.let_go(waiters, now)
+    for meter in {meter: None for waiter in waiters for meter in waiter.meters}:
         meter.settle_attention(now)
     return told
 
