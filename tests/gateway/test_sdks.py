@@ -3,355 +3,293 @@
 from __future__ import annotations
 
 import asyncio
-import json
+import importlib.metadata
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import anthropic
-import openai
-import pydantic
 import pytest
-from google import genai
-from google.genai import errors as google
 
 from tests.gateway import gates
-from tests.gateway.gates import Gate, account, asgi, behind, client_key, gate
+from tests.gateway.sdks import stage
+from tests.gateway.sdks.anthropic_python import Anthropic
+from tests.gateway.sdks.forms import TEXT
+from tests.gateway.sdks.genai_python import GenAI
+from tests.gateway.sdks.openai_python import OpenAI
+from tests.gateway.sdks.playing import Sdk, each, now
+from tests.gateway.sdks.provider import ENDLESS, MODEL, SLOW
+from tests.gateway.sdks.stage import Stage
 
 ROOT = Path(__file__).parents[2]
-CHAT: dict[str, Any] = {"model": "gpt-4o", "max_tokens": 9, "messages": gates.MESSAGES}
-ASK: dict[str, Any] = {**CHAT, "model": "claude-opus-4-8"}
-FLASH: dict[str, Any] = {"model": "gemini-2.5-flash", "contents": "hi"}
-TOOL = {"name": "weather", "parameters": {"type": "object", "properties": {}}}
-
-
-class City(pydantic.BaseModel):
-    """What a structured answer would be."""
-
-    name: str
-
-
-async def _heeding(scope: Any, receive: Any, send: Any) -> None:
-    """Answer by the tools and the form that a request asks for, as a model would."""
-    body, more = b"", True
-    while more:
-        message = await receive()
-        body += message.get("body", b"")
-        more = message.get("more_body", False)
-    asked = json.loads(body)
-    answer = _as_claude(asked) if "messages" in scope["path"] else _as_gpt(asked)
-    data = json.dumps(answer).encode()
-    headers = [
-        (b"content-type", b"application/json"),
-        (b"content-length", str(len(data)).encode()),
-    ]
-    await send({"type": "http.response.start", "status": 200, "headers": headers})
-    await send({"type": "http.response.body", "body": data})
-
-
-def _as_gpt(asked: dict[str, Any]) -> dict[str, Any]:
-    said: dict[str, Any] = {"role": "assistant", "content": "hello"}
-    ended = "stop"
-    if "tools" in asked:
-        name = asked["tools"][0]["function"]["name"]
-        call = {"id": "1", "type": "function"}
-        said["tool_calls"] = [{**call, "function": {"name": name, "arguments": "{}"}}]
-        ended = "tool_calls"
-    if "response_format" in asked:
-        form = asked["response_format"]["json_schema"]["schema"]
-        said["content"] = json.dumps(dict.fromkeys(form["properties"], "Paris"))
-    return {
-        "id": "c",
-        "object": "chat.completion",
-        "created": 1,
-        "model": asked["model"],
-        "choices": [{"index": 0, "message": said, "finish_reason": ended}],
-        "usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2},
-    }
-
-
-def _as_claude(asked: dict[str, Any]) -> dict[str, Any]:
-    block = {"type": "tool_use", "id": "1", "name": asked["tools"][0]["name"]}
-    return {
-        "id": "m",
-        "type": "message",
-        "role": "assistant",
-        "model": asked["model"],
-        "content": [{**block, "input": {}}],
-        "stop_reason": "tool_use",
-        "usage": {"input_tokens": 1, "output_tokens": 1},
-    }
+SDKS: tuple[Sdk, ...] = (OpenAI(), Anthropic(), GenAI())
+MODES = pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
+EVERY = pytest.mark.parametrize("sdk", SDKS, ids=lambda sdk: sdk.name)
+COMPARED = [
+    pytest.param(sdk, what, id=f"{sdk.name}-{what}")
+    for sdk in SDKS
+    for what in sdk.checks
+]
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+]
 
 
 @pytest.fixture(scope="module")
-def it(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gate]:
-    folder = tmp_path_factory.mktemp("sdks")
-    keys = [
-        client_key(),
-        client_key("poor", "rk-" + "p" * 43, limits=["1 request/day"], max_wait="0s"),
-        client_key("short", "rk-" + "q" * 43, limits=["1 request/s"], max_wait="0s"),
-        client_key("narrow", "rk-" + "n" * 43, allow_models=["none"]),
-    ]
-    with (
-        behind("openai") as one,
-        behind("anthropic") as two,
-        behind("gemini") as three,
-        asgi(_heeding) as four,
-    ):
-        providers = {
-            "openai": account(one.url),
-            "anthropic": account(two.url),
-            "gemini": account(three.url),
-            "heeding": {"base_url": four, "accounts": [account(four)]},
-        }
-        with gate(gates.config(folder, providers, keys, max_body="1MiB")) as running:
-            yield running
+def it(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    with stage.stage(tmp_path_factory.mktemp("sdks")) as running:
+        yield running
 
 
-def _openai(it: Gate, key: str = gates.SECRET, **more: Any) -> Any:
-    return openai.OpenAI(base_url=f"{it.url}/v1", api_key=key, **more)
+def play(
+    sdk: Sdk, url: str, key: str, act: Callable[[Any], Awaitable[Any]], **options: Any
+) -> Any:
+    """Make a client, do something with it, and close it."""
+
+    async def played() -> Any:
+        ai = sdk.client(url, key, **options)
+        try:
+            return await act(ai)
+        finally:
+            await sdk.close(ai)
+
+    return asyncio.run(played())
 
 
-def _openai_async(it: Gate) -> Any:
-    return openai.AsyncOpenAI(base_url=f"{it.url}/v1", api_key=gates.SECRET)
+@MODES
+@pytest.mark.parametrize(("sdk", "what"), COMPARED)
+def test_an_sdk_gets_through_the_gateway_what_it_gets_straight(
+    it: Stage, sdk: Sdk, what: str, is_async: bool
+) -> None:
+    check, seen = sdk.checks[what], it.provider.seen
+    seen.clear()
+    url = it.straight + sdk.there
+    straight = play(sdk, url, gates.UPSTREAM_KEY, check, is_async=is_async)
+    told = [one.told() for one in seen]
+    seen.clear()
+    url = it.through + sdk.here
+    through = play(sdk, url, gates.SECRET, check, is_async=is_async)
+
+    assert straight == through
+    assert told == [one.told() for one in seen]
 
 
-def _claude(it: Gate, key: str = gates.SECRET, **more: Any) -> Any:
-    return anthropic.Anthropic(base_url=f"{it.url}/anthropic", api_key=key, **more)
-
-
-def _claude_async(it: Gate) -> Any:
-    return anthropic.AsyncAnthropic(base_url=it.url, auth_token=gates.SECRET)
-
-
-def _google(it: Gate, key: str = gates.SECRET) -> genai.Client:
-    return genai.Client(api_key=key, http_options={"base_url": f"{it.url}/gemini"})
-
-
-def _openai_plain(it: Gate) -> None:
-    reply = _openai(it).chat.completions.create(**CHAT)
-    assert reply.usage is not None
-    assert 9 == reply.usage.completion_tokens
-
-
-def _openai_stream(it: Gate) -> None:
-    chunks = list(_openai(it).chat.completions.create(**CHAT, stream=True))
-    assert all(chunk.usage is None for chunk in chunks)
-    options = {"include_usage": True}
-    told = list(
-        _openai(it).chat.completions.create(**CHAT, stream=True, stream_options=options)
-    )
-    assert told[-1].usage is not None
-    assert len(told) == len(chunks) + 1
-
-
-def _openai_async_plain(it: Gate) -> None:
-    async def play() -> None:
-        async with _openai_async(it) as client:
-            reply = await client.chat.completions.create(**CHAT)
-            assert reply.choices
-            stream = await client.chat.completions.create(**CHAT, stream=True)
-            assert [chunk async for chunk in stream]
-
-    asyncio.run(play())
-
-
-def _openai_responses(it: Gate) -> None:
-    client = _openai(it)
-    reply = client.responses.create(model="gpt-4o", input="hi", max_output_tokens=16)
-    assert reply.usage is not None
-    with client.responses.stream(model="gpt-4o", input="hi") as stream:
-        assert "completed" == stream.get_final_response().status
-
-
-def _openai_tools(it: Gate) -> None:
-    client = _openai(it).with_options(base_url=f"{it.url}/p/heeding")
-    tools: Any = [{"type": "function", "function": TOOL}]
-    (choice,) = client.chat.completions.create(**CHAT, tools=tools).choices
-    (call,) = choice.message.tool_calls
-    assert ("weather", "tool_calls") == (call.function.name, choice.finish_reason)
-
-
-def _openai_structured(it: Gate) -> None:
-    client = _openai(it).with_options(base_url=f"{it.url}/p/heeding")
-    reply = client.chat.completions.parse(**CHAT, response_format=City)
-    assert City(name="Paris") == reply.choices[0].message.parsed
-    raw = client.chat.completions.with_raw_response.create(**CHAT)
-    assert raw.headers["x-ratekeeper-request-id"].startswith("rk_")
-    assert "hello" == raw.parse().choices[0].message.content
-
-
-def _openai_embeddings(it: Gate) -> None:
-    reply = _openai(it).embeddings.create(model="text-embedding-3-small", input="x")
-    assert reply.data[0].embedding
-
-
-def _openai_models(it: Gate) -> None:
-    assert list(_openai(it).models.list())
-
-
-def _openai_errors(it: Gate) -> None:
-    with pytest.raises(openai.AuthenticationError):
-        _openai(it, "rk-nobody").models.list()
-    with pytest.raises(openai.PermissionDeniedError):
-        _openai(it, "rk-" + "n" * 43).chat.completions.create(**CHAT)
-    with pytest.raises(openai.NotFoundError):
-        _openai(it).get("/nowhere", cast_to=object)
-    with pytest.raises(openai.APIStatusError) as large:
-        _openai(it).chat.completions.create(**CHAT, user="u" * 2_000_000)
-    assert 413 == large.value.status_code
-    client = _openai(it, "rk-" + "p" * 43)
-    client.models.list()
-    with pytest.raises(openai.RateLimitError) as caught:
-        client.models.list()
-    assert int(caught.value.response.headers["retry-after"]) > 80_000
-
-
-def _openai_retries(it: Gate) -> None:
-    client = _openai(it, "rk-" + "q" * 43)
-    assert 3 == len([client.chat.completions.create(**CHAT) for _ in range(3)])
-
-
-def _claude_plain(it: Gate) -> None:
-    assert 9 == _claude(it).messages.create(**ASK).usage.output_tokens
-
-
-def _claude_stream(it: Gate) -> None:
-    with _claude(it).messages.stream(**ASK) as stream:
-        assert 9 == stream.get_final_message().usage.output_tokens
-    assert list(_claude(it).messages.create(**ASK, stream=True))
-
-
-def _claude_async_plain(it: Gate) -> None:
-    async def play() -> None:
-        async with _claude_async(it) as client:
-            assert (await client.messages.create(**ASK)).content
-            async with client.messages.stream(**ASK) as stream:
-                assert (await stream.get_final_message()).content
-
-    asyncio.run(play())
-
-
-def _claude_tools(it: Gate) -> None:
-    client = _claude(it).with_options(base_url=f"{it.url}/p/heeding")
-    tools: Any = [{"name": "weather", "input_schema": TOOL["parameters"]}]
-    reply = client.messages.create(**ASK, tools=tools)
-    (block,) = reply.content
-    assert ("tool_use", "weather") == (block.type, block.name)
-    assert "tool_use" == reply.stop_reason
-
-
-def _claude_models(it: Gate) -> None:
-    assert list(_claude(it).models.list())
-
-
-def _claude_count(it: Gate) -> None:
-    said = {"model": ASK["model"], "messages": gates.MESSAGES}
-    assert _claude(it).messages.count_tokens(**said).input_tokens > 0
-
-
-def _claude_errors(it: Gate) -> None:
-    with pytest.raises(anthropic.AuthenticationError):
-        _claude(it, "rk-nobody").messages.create(**ASK)
-    with pytest.raises(anthropic.PermissionDeniedError):
-        _claude(it, "rk-" + "n" * 43).messages.create(**ASK)
-    with pytest.raises(anthropic.NotFoundError):
-        _claude(it).get("/v1/nowhere", cast_to=object)
-    with pytest.raises(anthropic.APIStatusError) as large:
-        _claude(it).messages.create(**ASK, system="s" * 2_000_000)
-    assert 413 == large.value.status_code
-
-
-def _google_plain(it: Gate) -> None:
-    with _google(it) as client:
-        reply = client.models.generate_content(**FLASH)
-    assert reply.usage_metadata is not None
-
-
-def _google_stream(it: Gate) -> None:
-    with _google(it) as client:
-        assert list(client.models.generate_content_stream(**FLASH))
-
-
-def _google_async_plain(it: Gate) -> None:
-    async def play() -> None:
-        client = _google(it).aio
-        assert (await client.models.generate_content(**FLASH)).text
-        stream = await client.models.generate_content_stream(**FLASH)
-        assert [chunk async for chunk in stream]
-        await client.aclose()
-
-    asyncio.run(play())
-
-
-def _google_errors(it: Gate) -> None:
-    with (
-        _google(it, "rk-nobody") as client,
-        pytest.raises(google.ClientError) as caught,
-    ):
-        client.models.generate_content(**FLASH)
-    assert 401 == caught.value.code
-    with (
-        _google(it, "rk-" + "n" * 43) as client,
-        pytest.raises(google.ClientError) as caught,
-    ):
-        client.models.generate_content(**FLASH)
-    assert 403 == caught.value.code
-
-
-Check = Callable[[Gate], None]
-MATRIX: dict[str, dict[str, Check]] = {
-    "openai": {
-        "plain": _openai_plain,
-        "stream": _openai_stream,
-        "async": _openai_async_plain,
-        "responses": _openai_responses,
-        "tools": _openai_tools,
-        "structured output": _openai_structured,
-        "embeddings": _openai_embeddings,
-        "models": _openai_models,
-        "its error classes": _openai_errors,
-        "its own retries": _openai_retries,
-    },
-    "anthropic": {
-        "plain": _claude_plain,
-        "stream": _claude_stream,
-        "async": _claude_async_plain,
-        "tools": _claude_tools,
-        "models": _claude_models,
-        "count tokens": _claude_count,
-        "its error classes": _claude_errors,
-    },
-    "google-genai": {
-        "plain": _google_plain,
-        "stream": _google_stream,
-        "async": _google_async_plain,
-        "its error classes": _google_errors,
-    },
+# How each status comes about: below which path, with which key, what is asked.
+ODDS: dict[int, tuple[str, str, str]] = {
+    401: ("", stage.UNKNOWN, "hi"),
+    403: ("", stage.NARROW, "hi"),
+    404: ("/p/nobody", gates.SECRET, "hi"),
+    413: ("", gates.SECRET, "x" * 1_100_000),
+    429: ("", stage.POOR, "hi"),
+    502: ("/p/gone", gates.SECRET, "hi"),
+    503: ("/p/shut", gates.SECRET, "hi"),
+    504: ("/p/silent", gates.SECRET, "hi"),
 }
-CELLS = [(sdk, what) for sdk, checks in MATRIX.items() for what in checks]
 
 
-@pytest.mark.parametrize(("sdk", "what"), CELLS)
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-@pytest.mark.filterwarnings("ignore::ResourceWarning")
-def test_an_official_sdk_works_unchanged(it: Gate, sdk: str, what: str) -> None:
-    MATRIX[sdk][what](it)
+@pytest.fixture
+def fresh(tmp_path: Path) -> Iterator[Stage]:
+    """A stage on which nothing has been asked, refused or set aside."""
+    with stage.stage(tmp_path) as running:
+        yield running
 
 
-@pytest.mark.parametrize("page", ["sdks.md", "sdks.zh-CN.md"])
+@MODES
+@EVERY
+def test_an_sdk_raises_its_own_class_for_each_refusal(
+    fresh: Stage, sdk: Sdk, is_async: bool
+) -> None:
+    raised = {}
+    for status, (path, key, text) in ODDS.items():
+
+        async def ask(ai: Any, text: str = text) -> None:
+            await sdk.ask(ai, model=MODEL, text=text)
+            await sdk.ask(ai, model=MODEL, text=text)  # one a day is let in
+
+        url = fresh.through + (path or sdk.here)
+        with pytest.raises(sdk.errors[status]) as caught:
+            play(sdk, url, key, ask, is_async=is_async)
+        raised[status] = type(caught.value)
+
+    assert sdk.errors == raised
+
+
+@MODES
+@EVERY
+def test_an_sdks_own_retry_is_let_in(it: Stage, sdk: Sdk, is_async: bool) -> None:
+    async def ask(ai: Any) -> list[Any]:
+        return [await sdk.ask(ai, model=MODEL, text="hi") for _ in range(2)]
+
+    url = it.through + sdk.here
+    replies = play(sdk, url, stage.SHORT, ask, is_async=is_async, retries=2)
+
+    assert 2 == len(replies)
+
+
+@MODES
+@EVERY
+def test_an_sdks_own_timeout_ends_the_call_at_the_provider(
+    it: Stage, sdk: Sdk, is_async: bool
+) -> None:
+    async def ask(ai: Any) -> None:
+        with pytest.raises(sdk.timeouts):
+            await sdk.ask(ai, model=SLOW, text="hi")
+
+    url = it.through + sdk.here
+    play(sdk, url, gates.SECRET, ask, is_async=is_async, timeout_s=0.3, retries=0)
+
+    assert SLOW == it.provider.left.get(timeout=5)
+
+
+@MODES
+@EVERY
+def test_leaving_in_mid_stream_ends_it_at_the_provider(
+    it: Stage, sdk: Sdk, is_async: bool
+) -> None:
+    async def leave(ai: Any) -> int:
+        stream = await sdk.stream(ai, model=ENDLESS)
+        seen = 0
+        async for _ in each(stream):
+            seen += 1
+            if seen == 3:
+                break
+        await now((stream.aclose if hasattr(stream, "aclose") else stream.close)())
+        return seen
+
+    url = it.through + sdk.here
+
+    assert 3 == play(sdk, url, gates.SECRET, leave, is_async=is_async)
+    assert ENDLESS == it.provider.left.get(timeout=5)
+
+
+@MODES
+@EVERY
+def test_an_sdk_shows_the_headers_of_the_gateway(
+    it: Stage, sdk: Sdk, is_async: bool
+) -> None:
+    url = it.through + sdk.here
+    headers = play(sdk, url, gates.SECRET, sdk.headers, is_async=is_async)
+
+    assert headers["x-ratekeeper-request-id"].startswith("rk_")
+    assert "0" == headers["x-ratekeeper-waited-ms"]
+    assert headers["x-ratekeeper-cost"].endswith(" usd")
+    limits = "anthropic-ratelimit-requests-limit", "x-ratelimit-limit-requests"
+    assert "1000" == next(headers[name] for name in limits if name in headers)
+    assert "requests" in headers["ratelimit-policy"]
+
+
+@MODES
+@EVERY
+def test_an_sdk_is_pointed_at_the_gateway_by_its_environment(
+    it: Stage, sdk: Sdk, is_async: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where, key = sdk.variables
+    monkeypatch.setenv(where, it.through + sdk.here)
+    monkeypatch.setenv(key, gates.SECRET)
+    it.provider.seen.clear()
+
+    async def ask(ai: Any) -> Any:
+        return await sdk.ask(ai, model=MODEL, text="hi")
+
+    play(sdk, "", "", ask, is_async=is_async)
+
+    assert 1 == len(it.provider.seen)
+
+
+@MODES
+@pytest.mark.parametrize(
+    ("sdk", "path"),
+    [*zip(SDKS, ("/p/openai", "/p/anthropic", "/p/gemini"), strict=True)],
+)
+def test_an_sdk_is_pointed_at_one_provider(
+    it: Stage, sdk: Sdk, path: str, is_async: bool
+) -> None:
+    async def ask(ai: Any) -> Any:
+        return await sdk.ask(ai, model=MODEL, text="hi")
+
+    straight = it.straight + sdk.there
+    it.provider.seen.clear()
+    play(sdk, straight, gates.UPSTREAM_KEY, ask, is_async=is_async)
+    play(sdk, it.through + path, gates.SECRET, ask, is_async=is_async)
+    one, other = it.provider.seen
+
+    assert one.told() == other.told()
+
+
+@MODES
+def test_anthropics_sdk_takes_the_host_alone_and_a_token(
+    it: Stage, is_async: bool
+) -> None:
+    async def ask(ai: Any) -> Any:
+        return await Anthropic().ask(ai)
+
+    options = {"is_async": is_async, "auth_token": gates.SECRET}
+    reply = play(Anthropic(), it.through, "", ask, **options)
+
+    assert TEXT == reply.content[0].text
+
+
+PAGES = pytest.mark.parametrize("page", ["sdks.md", "sdks.zh-CN.md"])
+# Rows of the page that are no checks of one SDK, but tests above that all go through.
+FOR_ALL = (
+    "response headers",
+    "its own error classes",
+    "its own retries",
+    "its own time-out",
+    "leaving in mid-stream",
+    "its environment variables",
+)
+
+
+def _table(page: str, nth: int) -> list[list[str]]:
+    """Return the cells of a table on a page, its head first."""
+    text = (ROOT / "docs" / page).read_text()
+    found = re.findall(r"(?:^\|.+\|\n)+", text, re.MULTILINE)[nth]
+    rows = [line.strip("|").split("|") for line in found.splitlines()]
+    return [[cell.strip() for cell in row] for row in (rows[0], *rows[2:])]
+
+
+@PAGES
 def test_the_page_ticks_what_is_run_and_nothing_else(page: str) -> None:
-    rows = re.findall(r"^\|(.+)\|$", (ROOT / "docs" / page).read_text(), re.MULTILINE)
-    table = [[cell.strip() for cell in row.split("|")] for row in rows]
-    names = [cell.strip("`") for cell in table[0][1:]]
-    whats = list(dict.fromkeys(what for _, what in CELLS))
-    table = table[: 2 + len(whats)]
+    head, *rows = _table(page, 0)
+    words = [row[0] for row in _table("sdks.md", 0)[1:]]
     ticked = {
-        (sdk, what)
-        for what, row in zip(whats, table[2:], strict=True)
-        for sdk, cell in zip(names, row[1:], strict=True)
-        if cell == "✓"
+        (name.strip("`"), what)
+        for what, row in zip(words, rows, strict=True)
+        for name, cell in zip(head[1:], row[1:], strict=True)
+        if cell
     }
+    run = {(sdk.name, what) for sdk in SDKS for what in (*sdk.checks, *FOR_ALL)}
 
-    assert {*CELLS} == ticked
+    assert run == ticked
+
+
+@PAGES
+def test_the_page_names_the_versions_that_are_run(page: str) -> None:
+    text = (ROOT / "docs" / page).read_text()
+    versions = [importlib.metadata.version(sdk.name).split(".") for sdk in SDKS]
+
+    for sdk, (major, minor, *_) in zip(SDKS, versions, strict=True):
+        assert f"{sdk.name} {major}.{minor}" in text
+
+
+@PAGES
+def test_the_page_points_each_sdk_as_the_tests_do(page: str) -> None:
+    shown = [[cell.strip("`") for cell in row[1:]] for row in _table(page, 1)[1:]]
+    pointed = [[sdk.here, *sdk.variables] for sdk in SDKS]
+
+    assert pointed == [
+        [row[0].removeprefix("http://HOST:8080"), *row[1:]] for row in shown
+    ]
+
+
+@pytest.mark.parametrize("page", ["gateway.md", "gateway.zh-CN.md"])
+def test_the_gateways_page_names_the_classes_that_are_raised(page: str) -> None:
+    text = (ROOT / "docs" / page).read_text()
+    row = re.compile(r"^\| (\d{3}) \|.*\| `(\w+)` \| `(\w+)` \|$", re.MULTILINE)
+    shown = {int(status): names for status, *names in row.findall(text)}
+    openai, anthropic, _ = (sdk.errors for sdk in SDKS)
+
+    for status in ODDS:
+        assert shown[status] == [openai[status].__name__, anthropic[status].__name__]

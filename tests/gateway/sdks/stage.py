@@ -1,0 +1,65 @@
+"""The stage on which an SDK is tried: a provider, and the gateway before it."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+
+from ratekeeper.client.pool import Pool
+from ratekeeper.gateway.app import Gateway
+from ratekeeper.gateway.run import serving
+from tests.gateway import gates
+from tests.gateway.gates import account, asgi, client_key
+from tests.gateway.sdks.provider import MODEL, Provider
+
+UNKNOWN, NARROW, POOR, SHORT = (f"rk-{letter * 43}" for letter in "unpq")
+_KEYS = [
+    client_key(limits=["1000 rpm", "1M tpm", "20 concurrent"]),
+    client_key("narrow", NARROW, allow_models=["another-model"]),
+    client_key("poor", POOR, limits=["1 request/day"], max_wait="0s"),
+    client_key("short", SHORT, limits=["1 request/s"], max_wait="0s"),
+]
+_NOBODY = "http://127.0.0.1:1"  # nothing listens there
+_SILENCE_S = 0.5
+_PRICE = {"input": "2.50", "output": "10", "max_output": 4096}
+
+
+class Impatient(Gateway):
+    """A gateway that waits for no provider longer than half a second."""
+
+    async def start(self) -> None:
+        await super().start()
+        await self.pool.close()
+        self.pool = Pool(silence_s=_SILENCE_S)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Stage:
+    """Where it is played: at the provider itself, and through the gateway."""
+
+    provider: Provider
+    straight: str
+    through: str
+
+
+@contextlib.contextmanager
+def stage(folder: Path) -> Iterator[Stage]:
+    """Run a provider and a gateway before it."""
+    provider = Provider()
+    with asgi(provider) as url:
+        root = url.removesuffix("/v1")
+        providers = {
+            "openai": account(f"{root}/v1"),
+            "anthropic": account(root),
+            "gemini": account(f"{root}/v1beta"),
+            "shut": account(f"{root}/shut/v1"),
+            "silent": account(f"{root}/silent/v1"),
+            "gone": account(_NOBODY),
+        }
+        prices = {**gates.PRICES, MODEL: _PRICE}
+        said = gates.config(folder, providers, _KEYS, max_body="1MiB", prices=prices)
+        gateway = Impatient(said, environ=gates.ENVIRON)
+        with serving(gateway) as here:
+            yield Stage(provider, root, here)
