@@ -20,6 +20,7 @@ from ratekeeper.core.promises import Promises
 from ratekeeper.errors import RatekeeperError
 from ratekeeper.gateway.call import Call
 from ratekeeper.gateway.desk import Desk
+from ratekeeper.gateway.doorstep import Doorsteps
 from ratekeeper.gateway.homes import Homes
 from ratekeeper.gateway.intake import Held
 from ratekeeper.gateway.keys import new_secret
@@ -79,6 +80,7 @@ class Gateway:
         self._journal = Journal(self._database)
         self.store = MemoryStore(clock=clock, journal=self._journal)
         self.now_us = self.store.clock.now_us  # no other thread reads it
+        self.doorsteps = Doorsteps(self.now_us)
         self.observer = Observer() if observer is None else observer(self.now_us)
         self.roster = self._compiled(config)
         self.roster.enforce()

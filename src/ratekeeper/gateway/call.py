@@ -8,7 +8,6 @@ It is long because every way in which an attempt can end stands here, in order.
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Any
 
 from ratekeeper.client.pool import Unreached
@@ -95,6 +94,8 @@ class Call(Request):
         self.first_byte_us: int | None = None
         self.trial: Trial | None = None  # the attempt under way, or the last one
         self.refused: Refused | None = None
+        self.waiter: Waiter | None = None  # its place where no account was open
+        self.is_in = False  # it has stood there until it was its turn
         self.sight: ids.Sight | None = None  # where its answer may name what it made
         self.readings: dict[tuple[str, str], RequestFacts] = {}  # by provider and model
         self.place: tuple[int, int] | None = None  # in the last line it stood in
@@ -143,8 +144,8 @@ class Call(Request):
         deadline_us = self.arrived_us + self.patience_us()
         while True:
             target, able, wait_us = self._open(tried)
-            if not able:
-                await self._none_open(wait_us, deadline_us)
+            if not able or self._has_to_queue(tried):
+                await self._outside(tried, wait_us, deadline_us)
                 tried.clear()
                 self.lost = None
                 continue
@@ -213,9 +214,25 @@ class Call(Request):
             flow=self.caller.flow,
         )
 
-    async def _none_open(self, wait_us: int, deadline_us: int) -> None:
-        """Wait for an account that is set aside, or say that none is to be had."""
-        now = self.gateway.now_us()
+    def _untried(self, tried: set[Account]) -> tuple[Account, ...]:
+        return tuple(
+            one
+            for target in self.targets
+            for one in self._accounts(target)
+            if one not in tried
+        )
+
+    def _has_to_queue(self, tried: set[Account]) -> bool:
+        """Say whether others wait already for the accounts it would go to."""
+        steps = self.gateway.doorsteps
+        return bool(steps) and not self.is_in and steps.are_taken(self._untried(tried))
+
+    async def _outside(
+        self, tried: set[Account], wait_us: int, deadline_us: int
+    ) -> None:
+        """Wait for accounts that are set aside, or say that none is to be had."""
+        caller, steps, now = self.caller, self.gateway.doorsteps, self.gateway.now_us()
+        assert caller is not None
         if self.attempts >= _ATTEMPTS or now + wait_us > deadline_us:
             if self.lost is not None:
                 raise self._busy(*self.lost)
@@ -226,9 +243,18 @@ class Call(Request):
                 "no account of this provider takes calls at the moment",
                 retry_after_us=wait_us,
             )
-        self.waited_us += wait_us
         self.said = None  # as in line
-        await asyncio.sleep(wait_us / 1e6)
+        if self.waiter is None:
+            self.waiter = steps.waiter(
+                caller.priority,
+                caller.flow,
+                caller.weight,
+                self.arrived_us,
+                deadline_us,
+            )
+        self.waiter.again = self.attempts > 0
+        self.is_in = await steps.wait(self._untried(tried), self.waiter)
+        self.waited_us += self.gateway.now_us() - now
 
     async def _attempt(
         self, found: Route, target: Target, trial: Trial, tried: set[Account]
@@ -249,7 +275,7 @@ class Call(Request):
         try:
             if answer.status >= _ERROR:
                 return await self._failed(answer, trial, tried)
-            account.breaker.succeeded()
+            account.succeeded(self.gateway.now_us())
             self.gateway.budget.succeeded()
             if self.makes:
                 self.sight = ids.Sight(self.refers_to)

@@ -72,6 +72,7 @@ class Account:
         self.breaker = Breaker()
         self.aside_until_us = 0
         self.aside_why = ""
+        self.is_proved = True  # it has answered since it was closed last
         self._failure = ""  # the last one, for its operator
         self.is_told = False  # of its being closed, and not yet of its being open again
         self._scope = scope
@@ -127,14 +128,24 @@ class Account:
         ):
             self.breaker = other.breaker
             self.aside_until_us, self.aside_why = other.aside_until_us, other.aside_why
-            self._failure = other._failure
+            self.is_proved, self._failure = other.is_proved, other._failure
             self.is_told = other.is_told
             self.crowd = other.crowd
+
+    def succeeded(self, now: int) -> None:
+        """Take note of an answer."""
+        self.breaker.succeeded()
+        if now >= self.aside_until_us:  # else it may be to a call from before
+            self.is_proved = True
 
     def unreached(self, failure: str, now: int) -> None:
         """Take note that no answer came."""
         self._failure = failure
+        self._failed(now)
+
+    def _failed(self, now: int) -> None:
         self.breaker.failed(now)
+        self.is_proved = self.is_proved and self.breaker.is_closed
 
     def judged(self, verdict: Verdict, now: int) -> None:
         """Heed an error answer; what it says of limits is the engine's to heed."""
@@ -150,16 +161,17 @@ class Account:
                 pass
         if verdict.kind in _FAILS:
             self._failure = "its answers are errors"
-            self.breaker.failed(now)
+            self._failed(now)
         elif verdict.kind is Kind.UNAUTHORIZED or verdict.kind is Kind.BILLING:
             self.breaker.given_up()  # it says nothing of how the provider does
         else:
-            self.breaker.succeeded()
+            self.succeeded(now)
 
     def _set_aside(self, why: str, for_us: int, now: int) -> None:
         until_us = now + min(for_us, LONGEST_US)
         if until_us > self.aside_until_us:
             self.aside_until_us, self.aside_why = until_us, why
+            self.is_proved = False
 
 
 def fits(pattern: str, model: str) -> bool:
