@@ -14,6 +14,7 @@ import httpx2
 import pytest
 
 from ratekeeper.gateway.observer import Log
+from tests.faults.scripted import Asked, scripted
 from tests.gateway import gates
 from tests.gateway.gates import Behind, account, asgi, behind, client_key, gate
 
@@ -113,6 +114,8 @@ class _Recorder:
         await send({"type": "http.response.body", "body": b"{}"})
 
 
+AT_ONCE = {"x-ratekeeper-max-wait": "0s"}
+
 HOPS = {
     "x-api-key": gates.SECRET,
     "cookie": "session=1",
@@ -146,7 +149,11 @@ def test_what_belongs_to_the_caller_is_not_sent_on(tmp_path: Path) -> None:
     assert headers["host"].startswith("127.0.0.1")
 
 
-def test_a_redirect_is_not_followed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("status", [300, 301, 302, 303, 307, 308, 399])
+def test_a_redirect_leads_neither_the_gateway_nor_its_caller_away(
+    tmp_path: Path, status: int
+) -> None:
+    """An SDK that followed it could take its client key along."""
     trap = socket.create_server(("127.0.0.1", 0))
     trap.settimeout(0.5)
     caught: list[object] = []
@@ -158,15 +165,50 @@ def test_a_redirect_is_not_followed(tmp_path: Path) -> None:
     thread = threading.Thread(target=listen)
     thread.start()
     to = f"http://127.0.0.1:{trap.getsockname()[1]}/latest/meta-data".encode()
-    with asgi(_Recorder(302, (b"location", to))) as url:
+    with asgi(_Recorder(status, (b"location", to))) as url:
         config = gates.config(tmp_path, {"openai": account(url)})
-        with gate(config) as it, it.client() as client:
+        with gate(config) as it, it.client(follow_redirects=True) as client:
             reply = client.get("/v1/models")
     thread.join()
     trap.close()
 
     assert [] == caught
-    assert reply.status_code in {302, 502}
+    assert 502 == reply.status_code
+    assert "location" not in reply.headers
+    assert "provider_unreachable" == reply.json()["error"]["code"]
+    assert to.decode() not in reply.text
+
+
+@pytest.mark.parametrize("status", [304, 308])
+def test_an_answer_that_leads_nowhere_passes_as_it_is(
+    tmp_path: Path, status: int
+) -> None:
+    """What has not changed, and an upload that is to go on, are told with a 3xx."""
+
+    def script(sock: socket.socket, asked: Asked) -> None:
+        del asked
+        sock.sendall(
+            b'HTTP/1.1 %d So\r\netag: "a"\r\ncontent-length: 0\r\n\r\n' % status
+        )
+
+    with scripted(script) as provider:
+        config = gates.config(tmp_path, {"openai": account(provider.url)})
+        with gate(config) as it, it.client() as client:
+            reply = client.get("/v1/models")
+
+    assert status == reply.status_code
+    assert '"a"' == reply.headers["etag"]
+
+
+def test_an_account_that_only_leads_away_is_left_alone(tmp_path: Path) -> None:
+    with asgi(_Recorder(301, (b"location", b"/v2/models"))) as url:
+        config = gates.config(tmp_path, {"openai": account(url)})
+        with gate(config) as it, it.client() as client:
+            statuses = [
+                client.get("/v1/models", headers=AT_ONCE).status_code for _ in range(6)
+            ]
+
+    assert [502] * 5 + [503] == statuses
 
 
 @pytest.mark.parametrize(

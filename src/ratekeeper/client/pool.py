@@ -30,6 +30,7 @@ _IDLE_S = 55.0  # below the minute after which load balancers forget a connectio
 _BUFFER = 64 * 1024  # bytes of an answer kept while its reader is busy, twice at most
 _KEPT_URLS = 4096
 _LEAST_STATUS = 200  # below are no answers; 101 would be another protocol, unasked
+_REDIRECTS = range(300, 400)
 
 _UNSENT = (
     aiohttp.ClientConnectorError,
@@ -45,6 +46,7 @@ _HINTS = {
     "connect-timeout": f"no connection within {CONNECT_S:.0f} s: check the network",
     "read-timeout": f"silent for {SILENCE_S:.0f} s",
     "broken": "the connection broke",
+    "redirect": "it leads elsewhere, which is not followed: check base_url",
 }
 
 
@@ -190,9 +192,10 @@ class Pool:
             if isinstance(data, _Upload) and data.error is not None:
                 raise data.error from None
             raise _unreached(error, target.authority) from error
-        if response.status < _LEAST_STATUS:
+        flaw = _flaw(response)
+        if flaw:
             response.close()
-            raise Unreached(target.authority, reason="broken", was_sent=True)
+            raise Unreached(target.authority, reason=flaw, was_sent=True)
         return Answer(response, target.authority)
 
     async def close(self) -> None:
@@ -207,6 +210,19 @@ class Pool:
                 self._urls.clear()
             found = self._urls[url] = URL(url, encoded=True)
         return found
+
+
+def _flaw(response: aiohttp.ClientResponse) -> str:
+    """Say why an answer is none; "" for one that is.
+
+    Passed on, a redirect would have its caller's SDK follow it, client key and all.
+    """
+    status = response.status
+    if status < _LEAST_STATUS:
+        return "broken"
+    if status in _REDIRECTS and "location" in response.headers:
+        return "redirect"
+    return ""
 
 
 def _unreached(error: Exception, host: str) -> Unreached:

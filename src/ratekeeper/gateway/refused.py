@@ -45,6 +45,7 @@ _SILENCE = {
     "connect-timeout": "no connection in time",
     "read-timeout": "nothing came in time",
     "broken": "the connection broke",
+    "redirect": "it leads elsewhere, which is not followed",
 }
 
 
