@@ -123,7 +123,7 @@ class _Connection(asyncio.Protocol):
             self._call = ""
         elif how == "flood":
             piece = event("w" * 3900)
-            while True:
+            while not self._transport.is_closing():
                 await self._flows.wait()
                 write(piece)
 

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import functools
 import ssl
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
@@ -22,12 +22,13 @@ from yarl import URL
 from ratekeeper.errors import ProviderUnreachable
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
 
 CONNECT_S = 10.0
 SILENCE_S = 600.0  # models that think for minutes send nothing meanwhile
 _IDLE_S = 55.0  # below the minute after which load balancers forget a connection
-_BUFFER = 64 * 1024  # bytes of an answer kept while its reader is busy, twice at most
+_BUFFER = 16 * 1024  # bytes of an answer kept while its reader is busy, twice at most
+_READ = 16 * 1024  # bytes taken from a connection at once
 _KEPT_URLS = 4096
 _LEAST_STATUS = 200  # below are no answers; 101 would be another protocol, unasked
 _REDIRECTS = range(300, 400)
@@ -137,6 +138,37 @@ class _Connection(ResponseHandler):
             body.set_exception(aiohttp.ClientPayloadError("the body is malformed"))
 
 
+class _Sips(asyncio.BufferedProtocol):
+    """Takes a little at a time: else it is up to 250 KB that a stalled reader holds."""
+
+    def __init__(self, factory: Callable[[], ResponseHandler], room: bytearray) -> None:
+        self.handler = factory()
+        self._room = room
+        self._view = memoryview(room)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.handler.connection_made(transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.handler.connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        self.handler.pause_writing()
+
+    def resume_writing(self) -> None:
+        self.handler.resume_writing()
+
+    def eof_received(self) -> None:
+        self.handler.eof_received()
+
+    def get_buffer(self, sizehint: int) -> bytearray:
+        del sizehint
+        return self._room
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self.handler.data_received(bytes(self._view[:nbytes]))
+
+
 class _Connector(aiohttp.TCPConnector):
     def __init__(self) -> None:
         super().__init__(
@@ -144,6 +176,15 @@ class _Connector(aiohttp.TCPConnector):
         )
         kind: type[ResponseHandler] = _Connection
         self._factory = functools.partial(kind, loop=self._loop)
+        self._room = bytearray(_READ)  # one for all: what is read is taken at once
+
+    async def _wrap_create_connection(  # type: ignore[override]
+        self, factory: Callable[[], ResponseHandler], *args: Any, **options: Any
+    ) -> tuple[asyncio.Transport, ResponseHandler]:
+        sips = functools.partial(_Sips, factory, self._room)
+        made: Any = await super()._wrap_create_connection(sips, *args, **options)
+        transport, sipping = made
+        return transport, sipping.handler
 
 
 class Pool:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("ratekeeper.gateway")
 
 MOST_HELD = 64 * 1024  # bytes of a body that the app has not taken yet
+_LARGE = 16 * 1024  # a part of an answer
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _FRAMING = frozenset({b"content-length", b"transfer-encoding", b"connection", b"date"})
 _BODILESS = frozenset({204, 304})
@@ -194,16 +195,21 @@ class Exchange(Wire):
         return {"type": "http.request", "body": body, "more_body": self.more_body}
 
     async def send(self, message: Message) -> None:
-        """Write the next part of the answer, as soon as the caller reads on."""
-        if self._connection.flow.write_paused and not self.is_gone:
-            await self._connection.flow.drain()
+        """Write the next part of the answer; return as soon as the caller reads on.
+
+        So nobody takes the part after it in hand while nobody takes it off theirs.
+        """
+        flow = self._connection.flow
+        if flow.write_paused and not self.is_gone:
+            await flow.drain()
         if self.is_gone:
             return
         kind = message["type"]
         if self.is_started and not self.is_complete and kind == "http.response.body":
-            self._write_body(
-                message.get("body", b""), more=message.get("more_body", False)
-            )
+            more = message.get("more_body", False)
+            self._write_body(message.get("body", b""), more=more)
+            if more and flow.write_paused:
+                await flow.drain()
         elif not self.is_started and kind == "http.response.start":
             self._write_head(message["status"], message.get("headers", ()))
         else:
@@ -262,9 +268,12 @@ class Exchange(Wire):
             pass
         elif self._is_chunked:
             parts = (b"%x\r\n" % len(body), body, b"\r\n") if body else ()
-            text = b"".join(parts if more else (*parts, b"0\r\n\r\n"))
-            if text:
-                self._connection.transport.write(text)
+            if not more:
+                parts = (*parts, b"0\r\n\r\n")
+            if len(body) > _LARGE:  # no copy of it, which might have to wait as well
+                self._connection.transport.writelines(parts)
+            elif parts:
+                self._connection.transport.write(b"".join(parts))
         else:
             if self._due is not None:
                 self._due -= len(body)
