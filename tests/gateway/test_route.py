@@ -92,6 +92,68 @@ def test_gemini_begins_at_its_own_root(path: str, url: str, base: str) -> None:
     assert url == route.url_of(base, found)
 
 
+@pytest.mark.parametrize(
+    ("path", "base", "url", "family"),
+    [
+        (
+            "/p/groq/openai/v1/chat/completions",
+            "https://api.groq.com/openai/v1",
+            "https://api.groq.com/openai/v1/chat/completions",
+            "chat",
+        ),
+        (
+            "/p/fireworks/inference/v1/embeddings",
+            "https://api.fireworks.ai/inference/v1",
+            "https://api.fireworks.ai/inference/v1/embeddings",
+            "embeddings",
+        ),
+        (
+            "/p/mine/openai/v1/responses",
+            "https://mine.openai.azure.com/openai/v1",
+            "https://mine.openai.azure.com/openai/v1/responses",
+            "responses",
+        ),
+        (
+            "/p/mine/openai/deployments/gpt-4o/chat/completions",
+            "https://mine.openai.azure.com/openai/v1",
+            "https://mine.openai.azure.com/openai/deployments/gpt-4o/chat/completions",
+            "chat",
+        ),
+        (
+            "/p/azure/openai/files/file-1",
+            "https://mine.openai.azure.com/openai/v1",
+            "https://mine.openai.azure.com/openai/files/file-1",
+            "files",
+        ),
+        (
+            "/p/cohere/v2/chat",
+            "https://api.cohere.com/compatibility/v1",
+            "https://api.cohere.com/v2/chat",
+            "chat",
+        ),
+        (
+            "/p/cohere/v2/embed",
+            "https://api.cohere.com/compatibility/v1",
+            "https://api.cohere.com/v2/embed",
+            "embed",
+        ),
+        (
+            "/p/cohere/compatibility/v1/chat/completions",
+            "https://api.cohere.com/compatibility/v1",
+            "https://api.cohere.com/compatibility/v1/chat/completions",
+            "chat",
+        ),
+    ],
+)
+def test_a_providers_own_paths_lead_where_its_sdk_means(
+    path: str, base: str, url: str, family: str
+) -> None:
+    found = route.find(path.encode(), [])
+
+    assert found is not None
+    assert (url, family) == (route.url_of(base, found), found.family)
+
+
 def test_a_base_url_that_ends_in_the_version_does_not_repeat_it() -> None:
     found = route.find(b"/v1/messages", [])
 
@@ -121,6 +183,12 @@ def test_a_base_url_that_ends_in_the_version_does_not_repeat_it() -> None:
         "/v1/chat/ completions",
         "/v1/chat/./completions",
         "/p/openai/organization",
+        "/p/azure/openai/organization",
+        "/p/azure/openai/deployments",
+        "/p/azure/openai/deployments/gpt-4o",
+        "/p/azure/openai/deployments/gpt-4o/keys",
+        "/p/groq/openai/v1/organization",
+        "/p/cohere/v2/keys",
         "/p/openai/../anthropic/v1/messages",
         "/p//chat/completions",
         "/gemini/v1beta/authTokens",

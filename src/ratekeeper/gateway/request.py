@@ -162,7 +162,7 @@ class Request:
     def targets_of(self, found: Route) -> list[Target]:
         """Return where the call may go, first choice first."""
         roster = self.gateway.roster
-        if found.dialect is Dialect.GEMINI:
+        if found.is_native:  # there the path decides, whatever the body says
             self.model = route.model_in(found.path) or self.model
         model = self.model
         if found.provider:

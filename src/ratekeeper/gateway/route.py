@@ -12,6 +12,7 @@ import functools
 import re
 import urllib.parse
 
+from ratekeeper.providers.catalog import PROVIDERS
 from ratekeeper.providers.facts import Dialect
 
 METHODS = frozenset(["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"])
@@ -65,6 +66,7 @@ USES_MODELS = frozenset(
         "audio",
         "chat",
         "completions",
+        "embed",
         "embeddings",
         "images",
         "messages",
@@ -86,6 +88,10 @@ _PREFIX = re.compile(r"/p/([A-Za-z0-9._\-]+)(/.+)", re.ASCII)
 _GOOGLE = re.compile(
     r"/gemini(?P<upload>/upload)?/(?P<version>v1(?:beta|alpha)?)(?P<rest>/.+)"
 )
+# Azure's paths but the newest, which are those of OpenAI below its base URL; the name of
+# a deployment is that of a model.
+_AZURE = re.compile(r"/openai(?P<rest>(?:/deployments/[^/]+)?/(?P<family>[a-z_]+).*)")
+_COHERE = re.compile(r"/v2/(?:chat|embed|rerank)|/v1/chat")
 _MODEL = re.compile(r"/(?:models|tunedModels|deployments)/([^/:]{1,256})")
 _LONGEST = 2048
 
@@ -107,7 +113,10 @@ class Route:
     def family(self) -> str:
         """The first word of the path: files, chat, batches and so on."""
         words = self.path.split("/")
-        return words[2] if words[1].startswith("v1") and len(words) > 2 else words[1]  # noqa: PLR2004 - "", version, word
+        if words[1] == "deployments":
+            return words[3]
+        is_version = words[1].startswith(("v1", "v2")) and len(words) > 2  # noqa: PLR2004 - "", version, word
+        return words[2] if is_version else words[1]
 
 
 _EITHER = Route(Dialect.OPENAI, "")  # the caller's headers tell
@@ -198,6 +207,15 @@ def _of_provider(path: str) -> Route | None:
     if match is None:
         return None
     name, rest = urllib.parse.unquote(match[1]), match[2]
+    for own in ("/openai/v1", _own_path(name)):
+        if own and rest.startswith(f"{own}/"):
+            rest = rest.removeprefix(own)
+    if _COHERE.fullmatch(rest):
+        return Route(Dialect.COHERE, rest, provider=name, is_native=True)
+    azure = _AZURE.fullmatch(rest)
+    if azure is not None:
+        route = Route(Dialect.OPENAI, azure["rest"], provider=name, is_native=True)
+        return route if azure["family"] in _OPENAI else None
     bare = rest.removeprefix("/v1") if rest.startswith("/v1/") else rest
     family = bare.split("/")[1]
     if family in {"messages", "complete"}:
@@ -208,6 +226,15 @@ def _of_provider(path: str) -> Route | None:
     if family not in _OPENAI:
         return None
     return Route(Dialect.OPENAI, bare, provider=name)
+
+
+def _own_path(name: str) -> str:
+    """Return what stands before the paths in a known provider's own URLs.
+
+    Its own SDK may put that below the gateway as well.
+    """
+    known = PROVIDERS.get(name)
+    return "" if known is None else urllib.parse.urlsplit(known.base_url).path
 
 
 def model_in(path: str) -> str:
@@ -221,7 +248,7 @@ def url_of(base_url: str, route: Route) -> str:
     if route.is_native:
         root = base_url.removesuffix("/openai")
         root = re.sub(r"/v1(?:beta|alpha)?$", "", root)
-        return root + route.path
+        return root.removesuffix("/compatibility") + route.path
     if route.path.startswith("/v1/") and base_url.endswith("/v1"):
         return base_url + route.path.removeprefix("/v1")
     return base_url + route.path
