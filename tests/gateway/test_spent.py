@@ -120,3 +120,25 @@ def test_an_attempt_that_failed_elsewhere_is_in_the_ledger_too(tmp_path: Path) -
 
     assert (200, 2) == (status, requests)
     assert budgeted(tmp_path) == cost
+
+
+@pytest.mark.parametrize(
+    ("limits", "status"), [([], 200), (["100 rpm"], 200), (["$9/day"], 403)]
+)
+def test_a_call_without_a_bound_is_written_down_and_never_held(
+    tmp_path: Path, limits: list[str], status: int
+) -> None:
+    """How long its answer may get is not known; what it was, its answer tells."""
+    prices = {"my-model": {"input": "2.50", "output": "10"}}
+    body = {"model": "my-model", "messages": gates.MESSAGES}
+    with behind() as upstream:
+        providers = {"openai": account(upstream.url)}
+        keys = [client_key(limits=limits)]
+        config = gates.config(tmp_path, providers, keys, prices=prices)
+        with gate(config) as it, it.client() as client:
+            reply = client.post("/v1/chat/completions", json=body)
+    _, output, cost = kept(tmp_path)
+
+    assert status == reply.status_code
+    assert (status == 200) is ("x-ratekeeper-cost" in reply.headers)
+    assert (status == 200) is (cost > output > 0)

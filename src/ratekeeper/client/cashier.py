@@ -99,10 +99,13 @@ class Cashier:
         method: str,
         path: str,
         body: bytes,
+        *,
+        is_held: bool = True,
     ) -> tuple[dict[str, Bill], dict[str, Nano]]:
         """Return how a call is paid for, and the most it may cost, by currency.
 
-        Raises `PriceUnknown` where nobody can say.
+        Raises `PriceUnknown` where nobody can say. What is not held is a price alone:
+        how long an answer may get need not be known.
         """
         bill: dict[str, Bill] = {}
         most: dict[str, Nano] = {}
@@ -116,7 +119,8 @@ class Cashier:
             if free:
                 most[unit] = Nano()
                 continue
-            bill[unit], most[unit] = self._priced(limit, facts, path, body)
+            priced = self._priced(limit, facts, path, body, is_held=is_held)
+            bill[unit], most[unit] = priced
         return bill, most
 
     def bill(
@@ -131,12 +135,20 @@ class Cashier:
         bill, most = self.most(limits, facts, method, path, body)
         if _REPORTED not in most:
             with contextlib.suppress(PriceUnknown):
-                found, _ = self.most((_DOLLARS,), facts, method, path, body)
+                found, _ = self.most(
+                    (_DOLLARS,), facts, method, path, body, is_held=False
+                )
                 bill.update(found)
         return bill, most
 
     def _priced(
-        self, limit: Limit, facts: RequestFacts, path: str, body: bytes
+        self,
+        limit: Limit,
+        facts: RequestFacts,
+        path: str,
+        body: bytes,
+        *,
+        is_held: bool,
     ) -> tuple[Bill, Nano]:
         is_other = facts.endpoint is _OTHER
         name = path.partition("?")[0] if is_other else facts.model
@@ -146,6 +158,8 @@ class Cashier:
             quote = dearest(quote, found)
         put = -(-facts.input_tokens * self._margin // self._provider.margin)
         out = 0 if is_other else quote.longest(facts)
+        if out is None and not is_held:
+            out = 1
         if out is None:
             raise PriceUnknown(
                 f"the request sets no max_tokens, and how long an answer of {name!r} "
