@@ -71,19 +71,28 @@ def test_bytes_come_back_as_they_were_sent() -> None:
     assert (200, packed) == asyncio.run(play())
 
 
-def test_no_redirect_is_followed_and_no_cookie_kept() -> None:
-    async def play() -> tuple[int, list[bytes]]:
-        reply = _answer(
-            b"", "location: http://127.0.0.1:1/", "set-cookie: a=b", status="302 Found"
-        )
-        async with _server(reply) as (url, seen), _pool() as pool:
-            status, _ = await _whole(pool, url)
+def test_no_redirect_is_followed() -> None:
+    async def play() -> None:
+        reply = _answer(b"", "location: http://127.0.0.1:1/", status="302 Found")
+        async with _server(reply) as (url, _), _pool() as pool:
             await _whole(pool, url)
-            return status, seen
 
-    status, seen = asyncio.run(play())
+    error = _unreached(play)
 
-    assert 302 == status
+    assert "redirect" == error.reason
+    assert error.was_sent
+
+
+def test_no_cookie_is_kept() -> None:
+    async def play() -> list[bytes]:
+        reply = _answer(b"{}", "set-cookie: a=b")
+        async with _server(reply) as (url, seen), _pool() as pool:
+            await _whole(pool, url)
+            await _whole(pool, url)
+            return seen
+
+    seen = asyncio.run(play())
+
     assert 2 == len(seen)
     assert b"cookie" not in seen[1].lower()
 
