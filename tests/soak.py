@@ -3,8 +3,8 @@
     python -m tests.soak 30        # minutes; `make soak`
 
 Callers ask, stream, hang up, send wrong keys and too much at once; the provider fails,
-breaks off and dawdles. Afterwards memory, open files and threads must be where they
-were once warm, and the gateway must have had nothing to report.
+breaks off and dawdles. Afterwards memory, open files, tasks and threads must be where
+they were once warm, and the gateway must have had nothing to report.
 """
 
 from __future__ import annotations
@@ -25,6 +25,15 @@ import httpx2
 from tests.cli.running import Served, serve
 from tests.gateway import gates
 
+# As a person starts it; SIGUSR1 has it say how many tasks it has.
+START = [
+    sys.executable,
+    "-c",
+    "import asyncio, os, signal, sys\n"
+    "def tell(*_): os.write(1, b'%d\\n' % len(asyncio.all_tasks()))\n"
+    "signal.signal(signal.SIGUSR1, tell)\n"
+    "from ratekeeper.cli.main import main; sys.argv[0] = 'ratekeeper'; main()",
+]
 FAULTS = ("status=500 @ 0.02", "status=529 @ 0.01", "cut=3 @ 0.02", "drop @ 0.01")
 CALLERS = 40
 SLOPE_MB = 1.0  # an hour
@@ -64,6 +73,13 @@ def sample(pid: int) -> Sample:
     files = len(list(Path(f"/proc/{pid}/fd").iterdir()))
     rss_mb = int(told["VmRSS:"]) / 1024
     return Sample(time.monotonic(), rss_mb, files, int(told["Threads:"]))
+
+
+def tasks(served: Served) -> int:
+    """Ask how many tasks there are."""
+    served.process.send_signal(signal.SIGUSR1)
+    assert served.process.stdout is not None
+    return int(served.process.stdout.readline())
 
 
 async def _call(client: httpx2.AsyncClient, draw: random.Random) -> str:
@@ -116,9 +132,12 @@ def slope_mb(samples: list[Sample]) -> float:
     return found.slope * 3600
 
 
-def _complaints(served: Served, before: Sample, samples: list[Sample]) -> list[str]:
+def _complaints(
+    served: Served, before: tuple[Sample, int], samples: list[Sample]
+) -> list[str]:
     time.sleep(1.0)  # for the last of the connections to close
-    after = sample(served.process.pid)
+    first, idle = before
+    after, left = sample(served.process.pid), tasks(served)
     code, _, err = served.end(signal.SIGTERM)
     warm = samples[len(samples) // 3]
     grown = max(one.rss_mb for one in samples[-5:]) - warm.rss_mb
@@ -126,8 +145,10 @@ def _complaints(served: Served, before: Sample, samples: list[Sample]) -> list[s
     found = []
     if grown > SPARE_MB + SLOPE_MB * hours:
         found.append(f"memory grew by {grown:.1f} MB, {slope_mb(samples):.1f} an hour")
-    if after.files > before.files + 60:  # connections to the provider stay open
-        found.append(f"open files: {before.files} before, {after.files} after")
+    if after.files > first.files + 60:  # connections to the provider stay open
+        found.append(f"open files: {first.files} before, {after.files} after")
+    if left > idle:
+        found.append(f"tasks: {idle} before, {left} after")
     if after.threads > warm.threads + 2:
         found.append(f"threads: {warm.threads} when warm, {after.threads} after")
     if code or "Traceback" in err or "ERROR" in err:
@@ -143,15 +164,19 @@ def soak(minutes: float) -> list[str]:
     ):
         terms = {"url": upstream.url, "hash": gates.digest()}
         (Path(name) / "ratekeeper.yaml").write_text(CONFIG.format(**terms))
-        with serve(Path(name), **gates.ENVIRON) as served:
+        with serve(Path(name), start=START, **gates.ENVIRON) as served:
             pid = served.process.pid
-            before = sample(pid)
+            time.sleep(1.0)  # until all that runs all the time does
+            before = sample(pid), tasks(served)
             outcomes, samples = asyncio.run(
                 _load(served.facts["url"], minutes * 60, pid)
             )
             _say(str(dict(outcomes.most_common())))
             last = samples[-1]
-            _say(f"{last.rss_mb:.0f} MB, {last.files} files, {last.threads} threads")
+            _say(
+                f"{last.rss_mb:.0f} MB, {slope_mb(samples):+.1f} an hour; {last.files} "
+                f"files, {last.threads} threads"
+            )
             found = _complaints(served, before, samples)
         if not outcomes["200"] or not outcomes["left"]:
             found.append(f"too little happened: {dict(outcomes)}")

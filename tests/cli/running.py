@@ -11,7 +11,7 @@ import sys
 from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
 _KEPT = ("PATH", "PYTHONPATH", "HOME", "COVERAGE_PROCESS_START", "COVERAGE_FILE")
@@ -73,11 +73,13 @@ def simulate(*arguments: str) -> Iterator[Served]:
 
 
 @contextlib.contextmanager
-def serve(folder: Path, *arguments: str, **environ: str) -> Iterator[Served]:
+def serve(
+    folder: Path, *arguments: str, start: Sequence[str] = START, **environ: str
+) -> Iterator[Served]:
     """Start `ratekeeper serve --json` in a folder, with this environment alone."""
     kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
     with subprocess.Popen(
-        [*START, "serve", "--json", "--listen", "127.0.0.1:0", *arguments],
+        [*start, "serve", "--json", "--listen", "127.0.0.1:0", *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
