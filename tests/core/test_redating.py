@@ -23,6 +23,7 @@ class Dated:
     cost: int
     at_us: int  # from when it counts
     counted_us: int | None = None
+    known_us: int = 0  # since when that is known
 
     def counts(self, now: int, guard_us: int) -> bool:
         return self.at_us + MINUTE + guard_us > now
@@ -36,16 +37,21 @@ def used(calls: list[Dated], now: int, guard_us: int) -> int:
 def most_used(calls: list[Dated], now: int, guard_us: int) -> int:
     """Add up what may count still.
 
-    A call leaves with its slot; one that was dated anew, with the slot of the next call
-    that was not, which is sure to be there.
+    A call leaves with its slot, which ends when its last call does: less than a slot's
+    width after any call that came to it. One that is dated anew goes to the first slot
+    there is that ends at its instant or later, so to that of any such call or to one
+    before: as long as that call counts, and is neither dated anew nor given back, its
+    slot is there. Where there is none, no slot ends later than the last instant of all.
     """
     most = 0
-    sure = [call.at_us for call in calls if call.counted_us is None]
-    last = max((call.at_us for call in calls), default=0)
+    sure = [call.at_us for call in calls if call.counted_us is None and call.cost]
+    last = max((max(call.at_us, call.taken_us) for call in calls), default=0)
     for call in calls:
         ends_us = call.at_us
         if call.counted_us is not None:
-            ends_us = min((at for at in sure if at >= call.at_us), default=last)
+            gone_us = call.known_us - MINUTE - guard_us  # what had left by then
+            least_us = max(call.at_us, gone_us + 1)
+            ends_us = min((at for at in sure if at >= least_us), default=last)
         most += call.cost if ends_us + SLOT_US + MINUTE + guard_us > now else 0
     return most
 
@@ -82,7 +88,7 @@ def test_calls_dated_anew_count_as_in_an_exact_log_or_a_little_longer(
         elif what == "redate" and fresh:
             call = fresh[pick % len(fresh)]
             late_us = min(now - call.taken_us, figure * SECOND // 40)
-            call.counted_us = call.taken_us + late_us
+            call.counted_us, call.known_us = call.taken_us + late_us, now
             call.at_us = call.counted_us - SECOND
             meter.redate(call.cost, call.taken_us, call.counted_us, now)
         elif what == "back" and calls:
