@@ -26,6 +26,7 @@ Facts = st.builds(
     endpoint=st.sampled_from(Endpoint),
     input_tokens=st.integers(0, 10**6),
     max_output=st.none() | st.integers(0, 10**6),
+    likely_output=st.integers(0, 10**6),
     choices=st.integers(1, 5),
 )
 Used = st.builds(
@@ -33,6 +34,9 @@ Used = st.builds(
     input_tokens=st.integers(0, 10**6),
     output_tokens=st.integers(0, 10**6),
     cache_read_tokens=st.integers(0, 10**6),
+    cache_write_tokens=st.integers(0, 10**6),
+    cache_write_1h_tokens=st.none(),
+    reasoning_tokens=st.just(0),
 )
 
 

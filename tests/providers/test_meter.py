@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import json
 import tracemalloc
@@ -451,7 +450,7 @@ CUT = b'{"choices":[{"message":{"content":"' + b"x" * 365
 
 def test_a_whole_answer_cut_short_says_nothing() -> None:
     """It was written in full before its first byte: the reservation stands."""
-    whole = dataclasses.replace(CHAT, stream=False)
+    whole = CHAT._replace(stream=False)
     meter = find_provider("openai").meter(whole, "application/json")
     for byte in CUT:
         meter.feed(bytes([byte]))

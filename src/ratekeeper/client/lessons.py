@@ -9,7 +9,6 @@ collector, at any line of any thread.
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import threading
 import weakref
@@ -52,7 +51,7 @@ class Lessons:
             changes["likely_output"] = self._calibrator.output(
                 _outputs(provider, facts, key)
             )
-        return dataclasses.replace(facts, **changes) if changes else facts
+        return facts._replace(**changes) if changes else facts
 
     def learn(
         self, provider: str, facts: RequestFacts, key: object, usage: Usage

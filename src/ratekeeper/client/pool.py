@@ -22,7 +22,7 @@ from yarl import URL
 from ratekeeper.errors import ProviderUnreachable
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
 CONNECT_S = 10.0
 SILENCE_S = 600.0  # models that think for minutes send nothing meanwhile
@@ -75,9 +75,10 @@ class Answer:
         """Return one header, "" where there is none."""
         return self._response.headers.get(name, "")
 
-    def fields(self) -> dict[str, str]:
-        """Return the headers by lower-case name; of several the last."""
-        return {name.lower(): text for name, text in self._response.headers.items()}
+    @property
+    def fields(self) -> Mapping[str, str]:
+        """The headers by name, in capitals or not."""
+        return self._response.headers
 
     async def part(self) -> bytes:
         """Return what has come since the last time, b"" at the end."""

@@ -113,10 +113,8 @@ class Learner:
         return self._told is not None or self._shown is not None
 
     def may_be(self, reading: Reading) -> bool:
-        """Say whether a reading may speak of this limit."""
+        """Say whether a reading of its unit may speak of this limit."""
         limit = self._meter.limit
-        if reading.unit != limit.unit:
-            return False
         if reading.window_us is not None:
             return reading.window_us == limit.window_us
         if (reading.full_after_us or 0) > limit.window_us:
@@ -385,12 +383,16 @@ def match(readings: Iterable[Reading], meters: Sequence[Meter]) -> list[Reading 
     """
     found: list[Reading | None] = [None] * len(meters)
     learners = [
-        (at, meter.learner)
+        (at, meter.unit, meter.learner)
         for at, meter in enumerate(meters)
         if meter.learner is not None
     ]
     for reading in readings:
-        may = [at for at, learner in learners if learner.may_be(reading)]
+        may = [
+            at
+            for at, unit, learner in learners
+            if unit == reading.unit and learner.may_be(reading)
+        ]
         if len(may) > 1:
             may.sort(key=lambda at: _fit(reading, meters[at].limit))
         if may:

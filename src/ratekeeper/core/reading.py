@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
+from typing import NamedTuple
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Reading:
+class Reading(NamedTuple):
     """One limit as an answer's headers show it; None where they do not say.
 
     `window_us` and `full_after_us`, until the limit is whole again, are microseconds.

@@ -134,21 +134,21 @@ class Way:
         As a precaution no more is held than a limit ever holds, but never less than is
         charged: a call that cannot be admitted is refused here.
         """
-        costs, at = [], 0
+        costs: list[int] = []
+        charged, reserved = ours.charged, ours.reserved
         for scope, key in self.targets:
-            row = scope.rows.get(key)
-            for place, rule in enumerate(scope.rules):
-                limit = rule.limit if row is None else row[place].limit
+            if len(costs) == self.split:
+                charged, reserved = theirs.charged, theirs.reserved
+            for one in scope.rows.get(key) or scope.rules:
+                limit = one.limit
                 unit = limit.unit
-                said = ours if at < self.split else theirs
-                if unit == CONCURRENT:
+                if unit in charged:
+                    cost, held = charged[unit], min(reserved[unit], limit.amount)
+                    costs.append(max(cost, held))
+                elif unit == CONCURRENT:
                     costs.append(HOLD)
-                elif limit.is_money:
-                    costs.append(money[unit])
                 else:
-                    held = min(said.reserved.get(unit, 0), limit.amount)
-                    costs.append(max(said.charged.get(unit, 0), held))
-                at += 1
+                    costs.append(money[unit] if limit.is_money else 0)
         return costs
 
 

@@ -306,7 +306,10 @@ class Call(Request):
             bill, most = account.cashier.bill(way.money, worst, self.method, path, body)
         except ConfigError as error:  # no price, or no rate for a limit's currency
             raise Refused(Fault.PRICE_UNKNOWN, str(error)) from error
-        ours, theirs = counting.costs(Counting.SUM, facts), provider.costs(facts)
+        theirs = provider.costs(facts)
+        ours = theirs
+        if provider.counting is not Counting.SUM:
+            ours = counting.costs(Counting.SUM, facts)
         return Offer(
             account, facts, bill, caller.name, way, way.costs(ours, theirs, most)
         )
@@ -475,7 +478,7 @@ class Call(Request):
         except BaseException:
             account.breaker.given_up()
             raise
-        said = answer.fields()
+        said = answer.fields
         verdict = trial.judge(answer.status, said, head)
         account.judged(verdict, self.gateway.now_us())
         self.gateway.tell_of(account)

@@ -144,6 +144,14 @@ async def passing(receive: Receive, most: int) -> AsyncIterator[bytes]:
             yield bytes(part)
 
 
+def read_json(data: bytes) -> object:
+    """Parse JSON that may be anything; None where it is none, or too deep."""
+    try:
+        return msgspec.json.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return shapes.read_json(data)  # which puts up with more
+
+
 def decoded(body: bytes) -> dict[str, object] | None:
     """Return the object that a JSON body is; None where it is none.
 

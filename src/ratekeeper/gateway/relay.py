@@ -27,7 +27,7 @@ _MOST_WHOLE = 256 * 1024  # bytes of an answer that is read before its head is s
 
 async def relay(call: Call, answer: Answer, trial: Trial) -> None:
     """Pass a good answer on and settle by it."""
-    trial.answered(answer.fields())
+    trial.answered(answer.fields)
     length = answer.length
     if length is not None and length <= _MOST_WHOLE:
         await _short(call, answer, trial)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from ratekeeper.client.cashier import cost, held, nothing, partly
 from ratekeeper.client.decode import decode_head, decoder
 from ratekeeper.core import units
+from ratekeeper.gateway.intake import read_json
 from ratekeeper.providers import counting
 from ratekeeper.providers.facts import Counting, Kind, Usage
 
@@ -88,7 +89,7 @@ class Trial:
         self._answered_us = account.now_us()
         self._pass.answered(account.provider.readings(fields, self._answered_us))
         kind = fields.get("content-type", "")
-        self._meter = account.provider.meter(self._offer.facts, kind)
+        self._meter = account.provider.meter(self._offer.facts, kind, read_json)
         self._decode = decoder(fields.get("content-encoding", ""))
 
     def feed(self, data: bytes) -> None:

@@ -99,6 +99,14 @@ class UsageFilter:
 
     def feed(self, data: bytes) -> bytes:
         """Return what of the stream may go to the caller now."""
+        if not (self._held or self._passing or self._dropped) and _is_event(data):
+            if _USAGE not in data:
+                return data
+            line = self._told(data[:-1])
+            if not self._dropped:
+                return line + b"\n"
+            self._dropped = False
+            return b""
         if self._held:
             self._held += data
             if len(self._held) <= LARGEST_EVENT and not _has_end(data):
@@ -154,6 +162,11 @@ class UsageFilter:
             self._dropped = True
             return b""
         return line
+
+
+def _is_event(data: bytes) -> bool:
+    """Say whether it is one line and the end of its event, as most parts are."""
+    return data.endswith(b"\n\n") and data.count(b"\n") == 2 and b"\r" not in data  # noqa: PLR2004
 
 
 def _has_end(data: bytes) -> bool:

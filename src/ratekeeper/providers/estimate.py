@@ -9,6 +9,7 @@ providers guess. It refuses to know vocabularies, and the whole of a very long t
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from operator import mul
 from typing import TYPE_CHECKING, NamedTuple
@@ -43,7 +44,12 @@ EXACT: dict[str, Callable[[Sequence[str]], int]] = {}
 
 def family_of(model: str) -> str:
     """Return the family of tokenizers that a model's name tells of."""
-    name = model[:_LONGEST_NAME].rpartition("/")[2].lower()
+    return _family(model[:_LONGEST_NAME])
+
+
+@functools.lru_cache(maxsize=1024)
+def _family(model: str) -> str:
+    name = model.rpartition("/")[2].lower()
     for form, family in MODELS:
         if form.match(name):
             return family
@@ -159,7 +165,7 @@ class Prompt:
         `frame` is what messages add, `margin` what an estimate is raised to, in %.
         """
         family = family_of(self.model)
-        count = EXACT.get(family)
+        count = EXACT and EXACT.get(family)
         if count and sum(map(len, self.texts)) <= _WHOLE:
             found = Measure(
                 count(self.texts), 0, "exact", sum(map(_utf8_bytes, self.texts))
@@ -170,11 +176,14 @@ class Prompt:
         most = found.utf8_bytes
         if self.unseen:
             most = max(most, found.tokens * _UNSEEN)
+        script = found.script
+        if self.tools:
+            script += " tools"
+        if self.unseen:
+            script += " unseen"
         return Estimate(
             family=self.model if family == MODERN else family,
-            script=found.script
-            + (" tools" if self.tools else "")
-            + (" unseen" if self.unseen else ""),
+            script=script,
             text=found.tokens,
             least=min(max(self.guessed, found.odd), most),
             most=most,

@@ -101,8 +101,7 @@ class Estimate(NamedTuple):
         return max(1, text + -(-rest // 100))
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class RequestFacts:
+class RequestFacts(NamedTuple):
     """What a request will take, before it is sent.
 
     `input_tokens` is an upper figure, `estimate` what it was made of, None where the
@@ -122,8 +121,7 @@ class RequestFacts:
     others: tuple[str, ...] = ()
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Costs:
+class Costs(NamedTuple):
     """What a request takes from each unit, when it is sent.
 
     `charged` is what the provider itself counts at admission. `reserved` is at least
@@ -135,8 +133,7 @@ class Costs:
     reserved: Mapping[str, int]
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Usage:
+class Usage(NamedTuple):
     """What an answer says was used. Input includes cached tokens; output, reasoning.
 
     `cache_write_1h_tokens` are those of the written ones that are kept for an hour;

@@ -9,7 +9,6 @@ completed by the estimate. Never fails, whatever the bytes.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from typing import TYPE_CHECKING
 
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from ratekeeper.providers.verdict import ErrorFacts
 
     Judge = Callable[[ErrorFacts, int], Verdict]  # of an error inside a 200, and when
+    Reader = Callable[[bytes], object]  # None where it is no JSON
 
 WHOLE_ANSWER = 256 * 1024  # an answer of 50,000 tokens, or 8 embeddings
 ANSWER_TAIL = 16 * 1024  # usage and what may follow it, such as 16 metadata values
@@ -34,15 +34,19 @@ _DECODER = json.JSONDecoder()
 
 
 def meter(
-    language: Shapes, judge: Judge, facts: RequestFacts, content_type: str
+    language: Shapes,
+    judge: Judge,
+    facts: RequestFacts,
+    content_type: str,
+    read: Reader = shapes.read_json,
 ) -> Meter:
-    """Return the meter for an answer of this content type."""
+    """Return the meter for an answer of this content type; `read` parses its JSON."""
     kind = content_type.lower()
     if "eventstream" in kind:
-        return StreamMeter(language, judge, facts, EventStreamParser())
+        return StreamMeter(language, judge, facts, EventStreamParser(), read)
     if "event-stream" in kind or (facts.stream and not kind):
-        return StreamMeter(language, judge, facts)
-    return AnswerMeter(language, judge, facts)
+        return StreamMeter(language, judge, facts, read=read)
+    return AnswerMeter(language, judge, facts, read)
 
 
 def _completed(usage: Usage, facts: RequestFacts, output: int) -> Usage:
@@ -50,7 +54,7 @@ def _completed(usage: Usage, facts: RequestFacts, output: int) -> Usage:
     put = usage.input_tokens or facts.input_tokens
     if put == usage.input_tokens and output == usage.output_tokens:
         return usage
-    return dataclasses.replace(usage, input_tokens=put, output_tokens=output)
+    return usage._replace(input_tokens=put, output_tokens=output)
 
 
 class StreamMeter:
@@ -63,6 +67,7 @@ class StreamMeter:
         "_language",
         "_parser",
         "_pieces",
+        "_read",
         "_report",
         "_reported_at",
         "_text",
@@ -74,11 +79,13 @@ class StreamMeter:
         judge: Judge,
         facts: RequestFacts,
         parser: SseParser | EventStreamParser | None = None,
+        read: Reader = shapes.read_json,
     ) -> None:
         self._language = language
         self._judge = judge
         self._facts = facts
         self._parser = parser or SseParser()
+        self._read = read
         self._report: Json = {}
         self._reported_at: int | None = None  # what had flowed when output was reported
         self._text = 0  # bytes of generated text
@@ -88,8 +95,8 @@ class StreamMeter:
     def feed(self, data: bytes) -> None:
         """Look at bytes of the body."""
         for event in self._parser.feed(data):
-            value = shapes.read_object(event.data)
-            if value is not None:
+            value = self._read(event.data)
+            if isinstance(value, dict):
                 if event.type:
                     value.setdefault("type", event.type)
                 self._look(value)
@@ -133,10 +140,26 @@ class StreamMeter:
 class AnswerMeter:
     """Reads a whole answer."""
 
-    __slots__ = ("_cut", "_facts", "_judge", "_kept", "_language", "_length", "_seen")
+    __slots__ = (
+        "_cut",
+        "_facts",
+        "_judge",
+        "_kept",
+        "_language",
+        "_length",
+        "_parse",
+        "_seen",
+    )
 
-    def __init__(self, language: Shapes, judge: Judge, facts: RequestFacts) -> None:
+    def __init__(
+        self,
+        language: Shapes,
+        judge: Judge,
+        facts: RequestFacts,
+        read: Reader = shapes.read_json,
+    ) -> None:
         self._language = language
+        self._parse = read
         self._judge = judge
         self._facts = facts
         self._kept = bytearray()
@@ -196,7 +219,7 @@ class AnswerMeter:
         if len(self._kept) < self._length:
             last = _last_usage(bytes(self._kept), self._language.usage_name)
             return shapes.Glimpse(usage=last)
-        value = shapes.read_json(bytes(self._kept))
+        value = self._parse(bytes(self._kept))
         self._cut = value is None
         if isinstance(value, list):  # a stream that Gemini writes as one long list
             return self._read_list(value)

@@ -53,7 +53,7 @@ _SILENT = frozenset(
         "verbosity",
     ]
 )
-_UNSEEN = ("previous_response_id", "conversation")  # what the provider keeps
+_KEPT = ("previous_response_id", "conversation")  # what the provider keeps
 # Which bounds an answer; a provider that does not know one of the two may heed the other.
 _BOUNDS = {
     Endpoint.CHAT: ("max_completion_tokens", "max_tokens"),
@@ -103,12 +103,6 @@ class OpenAIShapes:
 
     def read_answer(self, value: Json) -> Glimpse:
         """Look at a whole answer, or at a chunk: they carry the same names."""
-        error = value.get("error")
-        bare = value.get("type") == "error" or value.get("object") == "error"
-        if bare and not isinstance(error, dict):
-            error = value  # as the Responses API's own event is, and all of Mistral's
-        elif isinstance(error, str) and error:
-            error = {"code": value.get("code"), "message": error}
         usage = value.get("usage")
         if not isinstance(usage, dict):
             usage = shapes.inner(value, "x_groq").get("usage")
@@ -122,7 +116,7 @@ class OpenAIShapes:
         return shapes.Glimpse(
             usage=usage if isinstance(usage, dict) else None,
             text=text,
-            error=error if isinstance(error, dict) else None,
+            error=_error_in(value),
         )
 
     def usage(self, report: Json) -> Usage | None:
@@ -164,6 +158,18 @@ class OpenAIShapes:
         return {"error": error}
 
 
+def _error_in(value: Json) -> Json | None:
+    error = value.get("error")
+    if error is None and value.get("type") is None and value.get("object") != "error":
+        return None
+    bare = value.get("type") == "error" or value.get("object") == "error"
+    if bare and not isinstance(error, dict):
+        return value  # as the Responses API's own event is, and all of Mistral's
+    if isinstance(error, str) and error:
+        return {"code": value.get("code"), "message": error}
+    return error if isinstance(error, dict) else None
+
+
 def _deployment(path: str) -> str:
     """Return the deployment that an older path of Azure's names."""
     match = _DEPLOYMENT.search(path)
@@ -189,7 +195,7 @@ def _estimate(endpoint: Endpoint, request: Json, model: str, margin: int) -> Est
     if endpoint is Endpoint.EMBEDDINGS:
         prompt.add_numbered(request.get("input"))
         return prompt.estimate(margin=margin)
-    prompt.unseen = any(request.get(name) for name in _UNSEEN)
+    prompt.unseen = bool(request.get(_KEPT[0]) or request.get(_KEPT[1]))
     for name, value in request.items():
         if name not in _SILENT and isinstance(value, str | list | dict):
             if name == "prompt":
@@ -206,20 +212,28 @@ def _estimate(endpoint: Endpoint, request: Json, model: str, margin: int) -> Est
 def _max_output(endpoint: Endpoint, request: Json) -> int | None:
     if endpoint is Endpoint.EMBEDDINGS:
         return 0
-    said = [shapes.count(request, name) for name in _BOUNDS[endpoint]]
-    return max((bound for bound in said if bound is not None), default=None)
+    most = None
+    for name in _BOUNDS[endpoint]:
+        bound = shapes.count(request, name)
+        if bound is not None and (most is None or bound > most):
+            most = bound
+    return most
 
 
 def _others(request: Json) -> tuple[str, ...]:
     """Return the models that OpenRouter may turn to when the first is not to be had."""
     listed = request.get("models")
-    names = listed[:_MOST_OTHERS] if isinstance(listed, list) else []
+    if not isinstance(listed, list):
+        return ()
+    names = listed[:_MOST_OTHERS]
     return tuple(name[:_LONGEST_NAME] for name in names if isinstance(name, str))
 
 
 def _choices(request: Json) -> int:
     """Return how many answers are written: the old completions may have many prompts."""
-    each = shapes.choices_of(request.get("n"), request.get("best_of"))
+    each = 1
+    if "n" in request or "best_of" in request:
+        each = shapes.choices_of(request.get("n"), request.get("best_of"))
     prompts = request.get("prompt")
     if not isinstance(prompts, list) or all(type(one) is int for one in prompts):
         return each

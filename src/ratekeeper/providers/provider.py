@@ -33,6 +33,7 @@ from ratekeeper.providers.gemini import UNAVAILABLE, GeminiShapes
 from ratekeeper.providers.headers import HeaderRow
 from ratekeeper.providers.interactions import InteractionShapes
 from ratekeeper.providers.openai import OpenAIShapes
+from ratekeeper.providers.shapes import read_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
         Verdict,
     )
     from ratekeeper.providers.headers import HeaderSource
+    from ratekeeper.providers.meter import Reader
     from ratekeeper.providers.shapes import Json, Shapes
     from ratekeeper.providers.verdict import ErrorFacts, Row
 
@@ -186,10 +188,12 @@ class Provider:
         """Say what to settle a call with whose answer did not; {}: as reserved."""
         return counting.partial(self.counting, facts, flowed)
 
-    def meter(self, facts: RequestFacts, content_type: str) -> Meter:
-        """Return the reader of an answer's usage."""
+    def meter(
+        self, facts: RequestFacts, content_type: str, read: Reader = read_json
+    ) -> Meter:
+        """Return the reader of an answer's usage; `read` parses what is JSON in it."""
         shapes = _SHAPES[self._dialect(facts.endpoint)]
-        return meters.meter(shapes, self._judge_inside, facts, content_type)
+        return meters.meter(shapes, self._judge_inside, facts, content_type, read)
 
     def judge(
         self, status: int, headers_: HeaderSource, body: bytes, now_us: int

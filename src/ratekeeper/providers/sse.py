@@ -32,6 +32,7 @@ class SseParser:
 
     __slots__ = (
         "_after_cr",
+        "_between",
         "_data",
         "_largest",
         "_line",
@@ -52,9 +53,14 @@ class SseParser:
         self._skipping = False  # the event is above the bound
         self._after_cr = False
         self._start = True
+        self._between = False  # two events, with nothing begun
 
     def feed(self, data: bytes) -> list[ServerEvent]:
         """Return the events that these bytes complete."""
+        if self._between and len(data) <= self._largest:
+            event = _alone(data)
+            if event is not None:
+                return [event]
         events: list[ServerEvent] = []
         if not data:
             return events
@@ -78,6 +84,9 @@ class SseParser:
                 self._line.clear()
             self._end_line(line, events)
         self._after_cr = data.endswith(b"\r")
+        self._between = not (
+            self._size or self._type or self._skipping or self._after_cr or self._start
+        )
         return events
 
     def _end_line(self, line: bytes, events: list[ServerEvent]) -> None:
@@ -104,4 +113,20 @@ class SseParser:
         if name == b"data":
             self._data.append(value)
         elif name == b"event":
-            self._type = value[:_LARGEST_NAME].decode("utf-8", "replace")
+            self._type = _type(value)
+
+
+def _alone(data: bytes) -> ServerEvent | None:
+    """Read one whole event, as most come: each by itself, in a line of data or two."""
+    if not data.endswith(b"\n\n") or b"\r" in data:
+        return None
+    kind, rest = b"", data[:-2]
+    if rest.startswith(b"event: "):
+        kind, _, rest = rest[7:].partition(b"\n")
+    if not rest.startswith(b"data: ") or b"\n" in rest:
+        return None
+    return ServerEvent(_type(kind) if kind else "", rest[6:])
+
+
+def _type(value: bytes) -> str:
+    return value[:_LARGEST_NAME].decode("utf-8", "replace")
