@@ -627,6 +627,8 @@ def _taught(
         learner.let_in(cost, taken_us, waiter.counted_us, now)
         if learner.heed(mark, readings[at], now):
             changed.append(meter)
+        if meter.attention:  # the cold start may be over
+            meter.settle_attention(now)
     return changed
 
 
