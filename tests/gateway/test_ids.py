@@ -35,33 +35,33 @@ def _openai(path: str) -> Route:
 
 
 @pytest.mark.parametrize(
-    ("route", "method", "body", "made"),
+    ("route", "method", "said", "made"),
     [
-        (_openai("/files"), "POST", b"", True),
-        (_openai("/files"), "GET", b"", False),
-        (_openai("/fine_tuning/jobs"), "POST", b"{}", True),
-        (RESPONSES, "POST", b"{}", True),
-        (CHAT, "POST", b"{}", False),
-        (CHAT, "POST", b'{"store": true}', True),
-        (_openai("/embeddings"), "POST", b"{}", False),
-        (Route(Dialect.ANTHROPIC, "/v1/messages"), "POST", b"{}", False),
-        (Route(Dialect.ANTHROPIC, "/v1/messages/batches"), "POST", b"{}", True),
-        (Route(Dialect.ANTHROPIC, "/v1/skills"), "POST", b"", True),
-        (Route(Dialect.GEMINI, "/v1beta/cachedContents"), "POST", b"{}", True),
-        (Route(Dialect.GEMINI, "/upload/v1beta/files"), "POST", b"", True),
-        (Route(Dialect.GEMINI, "/v1beta/models/g:generateContent"), "POST", b"", False),
+        (_openai("/files"), "POST", {}, True),
+        (_openai("/files"), "GET", {}, False),
+        (_openai("/fine_tuning/jobs"), "POST", {}, True),
+        (RESPONSES, "POST", {}, True),
+        (CHAT, "POST", {}, False),
+        (CHAT, "POST", {"store": True}, True),
+        (_openai("/embeddings"), "POST", {}, False),
+        (Route(Dialect.ANTHROPIC, "/v1/messages"), "POST", {}, False),
+        (Route(Dialect.ANTHROPIC, "/v1/messages/batches"), "POST", {}, True),
+        (Route(Dialect.ANTHROPIC, "/v1/skills"), "POST", {}, True),
+        (Route(Dialect.GEMINI, "/v1beta/cachedContents"), "POST", {}, True),
+        (Route(Dialect.GEMINI, "/upload/v1beta/files"), "POST", {}, True),
+        (Route(Dialect.GEMINI, "/v1beta/models/g:generateContent"), "POST", {}, False),
         (
             Route(Dialect.GEMINI, "/v1beta/models/g:batchGenerateContent"),
             "POST",
-            b"",
+            {},
             True,
         ),
     ],
 )
 def test_what_makes_an_id(
-    route: Route, method: str, body: bytes, *, made: bool
+    route: Route, method: str, said: dict[str, object], *, made: bool
 ) -> None:
-    assert made == ids.makes(route, method, body)
+    assert made == ids.makes(route, method, said)
 
 
 @pytest.mark.parametrize(

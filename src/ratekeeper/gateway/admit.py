@@ -183,13 +183,16 @@ class Pass(Grant):
         return named(self._meters[self._split :], unit, window_s)
 
     def _settle(self, actual: Mapping[str, int]) -> None:
-        split = self._split
         ours = actual if self.ours is None else self.ours
-        meters, costs, taken_us = self._meters, self._costs, self._taken_us
-        if split:
-            self._store.settle(meters[:split], costs[:split], taken_us, ours)
         counted_us = None if self._waiter is None else self._waiter.counted_us
-        self._store.settle(meters[split:], costs[split:], taken_us, actual, counted_us)
+        self._store.settle(
+            self._meters,
+            self._costs,
+            self._taken_us,
+            actual,
+            counted_us,
+            (self._split, ours),
+        )
 
 
 async def admit(

@@ -35,12 +35,12 @@ _LARGE = 16 * 1024  # a part of an answer
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _FRAMING = frozenset({b"content-length", b"transfer-encoding", b"connection", b"date"})
 _BODILESS = frozenset({204, 304})
-_CLOSE = b"connection: close\r\n"
-_CHUNKED = b"transfer-encoding: chunked\r\n"
+_CLOSE = b"connection: close"
+_CHUNKED = b"transfer-encoding: chunked"
 # What the text of a head may hold; the line ends are ours.
 _TEXT = bytes({9, *range(32, 256)} - {127})
 _STATUS = {
-    status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode()
+    status.value: f"HTTP/1.1 {status.value} {status.phrase}".encode()
     for status in http.HTTPStatus
 }
 
@@ -222,21 +222,19 @@ class Exchange(Wire):
         keep_alive = self.keep_alive and not (self.more_body and self._is_large)
         date: bytes = self._connection.listener.date
         due: int | None = None
-        head = [_STATUS.get(status) or b"HTTP/1.1 %d \r\n" % status]
-        count = 1
-        for name, value in headers:
-            lower = name.lower()
-            if lower in _FRAMING:
-                if lower == b"date":
+        head = [_STATUS.get(status) or b"HTTP/1.1 %d " % status]
+        for field in headers:
+            name, value = field
+            if name in _FRAMING:
+                if name == b"date":
                     date = b""
-                elif lower == b"content-length":
+                elif name == b"content-length":
                     due = int(value)
                 else:
-                    if lower == b"connection" and b"close" in value.lower():
+                    if name == b"connection" and b"close" in value.lower():
                         keep_alive = False
                     continue
-            head += (lower, b": ", value, b"\r\n")
-            count += 1
+            head.append(b": ".join(field))
         if status in _BODILESS:
             self._is_mute = True
         is_chunked = False
@@ -246,16 +244,13 @@ class Exchange(Wire):
             else:
                 is_chunked = True
                 head.append(_CHUNKED)
-                count += 1
         if not keep_alive:
             head.append(_CLOSE)
-            count += 1
         if date:
             head.append(date)
-            count += 1
         head.append(b"\r\n")
-        text = b"".join(head)
-        if text.translate(None, _TEXT) != b"\r\n" * (count + 1):
+        text = b"\r\n".join(head)
+        if text.translate(None, _TEXT) != b"\r\n" * len(head):
             raise BadHead
         self.keep_alive = keep_alive
         self._is_chunked = is_chunked

@@ -7,10 +7,11 @@ Names are in lower case, as ASGI and the pool have them.
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from ratekeeper.gateway.reply import Header
 
@@ -86,28 +87,37 @@ _CONNECTION = b"connection"
 
 def onward(headers: Iterable[Header]) -> list[Header]:
     """Return those of a call's headers that go on to the provider."""
-    return _passed(headers, _STAYS, _STAYS_WHERE)
+    return _passed(headers, _onward)
 
 
 def forwarded(headers: Iterable[Header]) -> list[Header]:
     """Return those of an answer's headers that its caller sees."""
-    return _passed(headers, _HIDDEN, _HIDDEN_WHERE)
+    return _passed(headers, _back)
 
 
-def _passed(
-    headers: Iterable[Header], dropped: frozenset[bytes], starts: tuple[bytes, ...]
-) -> list[Header]:
+@functools.lru_cache(maxsize=1024)  # all calls have much the same headers
+def _onward(name: bytes) -> bytes:
+    """Return a name in small letters, b"" where it does not go on to a provider."""
+    name = name.lower()
+    return b"" if name in _STAYS or name.startswith(_STAYS_WHERE) else name
+
+
+@functools.lru_cache(maxsize=1024)
+def _back(name: bytes) -> bytes:
+    """Return a name in small letters, b"" where it does not come back to a caller."""
+    name = name.lower()
+    return b"" if name in _HIDDEN or name.startswith(_HIDDEN_WHERE) else name
+
+
+def _passed(headers: Iterable[Header], shown: Callable[[bytes], bytes]) -> list[Header]:
     passed = []
     named = None
-    for field in headers:
-        name = field[0]
-        if not name.islower():
-            name = name.lower()
-        if name in dropped:
-            if name == _CONNECTION:
-                named = field[1] if named is None else named + b"," + field[1]
-        elif not name.startswith(starts):
-            passed.append((name, field[1]))
+    for given, value in headers:
+        name = shown(given)
+        if name:
+            passed.append((name, value))
+        elif given.lower() == _CONNECTION:
+            named = value if named is None else named + b"," + value
     if named is None:
         return passed
     hops = {word.strip().lower() for word in named.split(b",")}

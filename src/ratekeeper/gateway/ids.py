@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from ratekeeper.providers.facts import Dialect
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from ratekeeper.gateway.route import Route
 
@@ -93,13 +93,13 @@ _NAMING = frozenset(
 _DEEPEST = max(map(len, _NAMING))
 
 
-def makes(route: Route, method: str, body: bytes) -> bool:
+def makes(route: Route, method: str, said: Mapping[str, object]) -> bool:
     """Say whether the answer of a call may name an id that has not been there before."""
     if method not in _MAKING:
         return False
     family = route.family
     if family == "chat":
-        return b"store" in body
+        return "store" in said
     if route.dialect is Dialect.ANTHROPIC and family == "messages":
         return "/batches" in route.path
     if route.dialect is Dialect.GEMINI and route.path.endswith(_VERBS):

@@ -89,7 +89,7 @@ class Listener(ServerState):
 
     def start(self) -> None:
         """Look at deadlines from now on, until `close`."""
-        self.date = b"date: " + formatdate(usegmt=True).encode() + b"\r\n"
+        self.date = b"date: " + formatdate(usegmt=True).encode()
         self._timer = self.loop.call_later(self._interval, self.start)
         self.sweep()
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from ratekeeper.gateway.upstream import Account
 
 _JSON = b"application/json"
+_MOST_TARGETS = 4096  # remembered: what callers make up must not fill the memory
 
 NO_PATH = (
     "this gateway serves the OpenAI API under /v1, Anthropic's under /anthropic/v1 and "
@@ -164,7 +165,17 @@ class Request:
         roster = self.gateway.roster
         if found.is_native:  # there the path decides, whatever the body says
             self.model = route.model_in(found.path) or self.model
-        model = self.model
+        asked = found, self.model, self.said is None
+        targets = roster.targets.get(asked)
+        if targets is None:
+            targets = self._targets_of(found)
+            if len(roster.targets) >= _MOST_TARGETS:
+                roster.targets.clear()
+            roster.targets[asked] = targets
+        return targets
+
+    def _targets_of(self, found: Route) -> list[Target]:
+        roster, model = self.gateway.roster, self.model
         if found.provider:
             named = roster.upstreams.get(found.provider)
             if named is None or not named.accounts:
@@ -198,7 +209,7 @@ class Request:
 
         Raises `Refused` for what is another owner's, exactly as for what is not there.
         """
-        self.makes = ids.makes(found, self.method, self.body.data)
+        self.makes = ids.makes(found, self.method, self.said or {})
         if self.gateway.homes.is_empty and not self.makes:  # as where all just chat
             return targets
         try:

@@ -34,7 +34,9 @@ if TYPE_CHECKING:
 
     from ratekeeper.config import model
     from ratekeeper.core.limits import Limit
+    from ratekeeper.gateway import request
     from ratekeeper.gateway.keys import Hasher
+    from ratekeeper.gateway.route import Route
     from ratekeeper.providers.pricing import PriceBook
     from ratekeeper.stores.keys import Scope, Target
     from ratekeeper.stores.memory import MemoryStore
@@ -127,6 +129,8 @@ class Roster:
         }
         self.accounts = [a for one in self.upstreams.values() for a in one.accounts]
         self.fallbacks = config.fallbacks
+        # What has been found for a route, a model, and a body that is no JSON.
+        self.targets: dict[tuple[Route, str, bool], list[request.Target]] = {}
         self.max_body = times.size_of(config.max_body)
         self.max_held = times.size_of(config.max_held)
         self._teams = {

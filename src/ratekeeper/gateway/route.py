@@ -108,15 +108,16 @@ class Route:
     path: str
     provider: str = ""
     is_native: bool = False
+    family: str = dataclasses.field(init=False)  # the first word: files, chat, batches
 
-    @property
-    def family(self) -> str:
-        """The first word of the path: files, chat, batches and so on."""
-        words = self.path.split("/")
-        if words[1] == "deployments":
-            return words[3]
-        is_version = words[1].startswith(("v1", "v2")) and len(words) > 2  # noqa: PLR2004 - "", version, word
-        return words[2] if is_version else words[1]
+    def __post_init__(self) -> None:
+        words = [*self.path.split("/"), "", "", ""]
+        word = words[1]
+        if word == "deployments":
+            word = words[3]
+        elif word.startswith(("v1", "v2")) and words[2]:
+            word = words[2]
+        object.__setattr__(self, "family", word)
 
 
 _EITHER = Route(Dialect.OPENAI, "")  # the caller's headers tell

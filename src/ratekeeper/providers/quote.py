@@ -105,7 +105,7 @@ class Quotes:
         """Return the quote that holds for a request; of several, the dearest of each."""
         if not self.dearer:
             return self.usual
-        if _HIDDEN in body:
+        if b"\\" in body and _HIDDEN in body:  # one byte is found at once
             body = _bare(body)
         found = [
             quote

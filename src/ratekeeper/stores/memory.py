@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     Step = Callable[..., list[Waiter]]  # its last argument is the time
 
 
+_NONE: tuple[int, Mapping[str, int]] = (0, {})
 _TURNS = 100  # given to whoever is under the lock before sleeping on it
 
 
@@ -226,22 +227,25 @@ class MemoryStore:
         taken_us: int,
         actual: Mapping[str, int],
         counted_us: int | None = None,
+        ours: tuple[int, Mapping[str, int]] = _NONE,
     ) -> None:
         """True a grant up: refund what was not used, charge what was used on top.
 
-        Slots are given back. Amounts that `actual` does not name stay as they are.
+        Slots are given back. Amounts that `actual` does not name stay as they are. The
+        first meters, so many as `ours` says, settle by what it says: no provider has
+        counted them.
         """
         if self._busy:
             self._let_finish()
         with self._lock:
             if self._moving:  # by this very thread, which will see to it afterwards
-                terms = (meters, costs, taken_us, actual, counted_us)
+                terms = (meters, costs, taken_us, actual, counted_us, ours)
                 self._later.append((_settled, terms))
                 return
             self._busy = True
             try:
                 freed = _trued_up(
-                    meters, costs, taken_us, actual, counted_us, self._now()
+                    meters, costs, taken_us, actual, counted_us, ours, self._now()
                 )
             finally:
                 self._busy = False
@@ -537,19 +541,24 @@ def _trued_up(
     taken_us: int,
     actual: Mapping[str, int],
     counted_us: int | None,
+    ours: tuple[int, Mapping[str, int]],
     now: int,
 ) -> bool:
     """Refund and charge; says whether that may let somebody through."""
     freed = False
+    split, said = ours
+    counted = None
     at = 0
     for meter in meters:
+        if at == split:
+            said, counted = actual, counted_us
         unit = meter.unit
-        if unit in actual:
-            delta = actual[unit] - costs[at]
+        if unit in said:
+            delta = said[unit] - costs[at]
             if delta > 0:
                 meter.charge(delta, now)
             elif delta and meter.refunds:
-                meter.back(-delta, taken_us, now, counted_us)
+                meter.back(-delta, taken_us, now, counted)
                 freed = freed or meter.attention
         elif unit == CONCURRENT:
             meter.back(costs[at], taken_us, now)
