@@ -459,7 +459,10 @@ class Call(Request):
     def _unreached(self, error: Unreached, trial: Trial, tried: set[Account]) -> bool:
         """Settle an attempt that got no answer; True where another is to be made."""
         account = trial.account
-        account.unreached(str(error), self.gateway.now_us())
+        if error.reason == "redirect":
+            account.succeeded(self.gateway.now_us())  # somebody is there, and answers
+        else:
+            account.unreached(str(error), self.gateway.now_us())
         self.gateway.tell_of(account)
         if error.was_sent:
             trial.unanswered()
