@@ -92,6 +92,49 @@ def test_gemini_begins_at_its_own_root(path: str, url: str, base: str) -> None:
     assert url == route.url_of(base, found)
 
 
+GOOGLE = [(b"x-goog-api-key", b"k")]
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "dialect", "url"),
+    [
+        ("/v1/models", ANTHROPIC, "anthropic", "https://h/v1/models"),
+        ("/v1/files/file_1", ANTHROPIC, "anthropic", "https://h/v1/files/file_1"),
+        ("/v1/skills", ANTHROPIC, "anthropic", "https://h/v1/skills"),
+        ("/v1/models", GOOGLE, "gemini", "https://h/v1/models"),
+        ("/v1/batches/b-1", GOOGLE, "gemini", "https://h/v1/batches/b-1"),
+        ("/v1/cachedContents", [], "gemini", "https://h/v1/cachedContents"),
+        ("/v1/models/m:countTokens", [], "gemini", "https://h/v1/models/m:countTokens"),
+        ("/v1beta/models", [], "gemini", "https://h/v1beta/models"),
+        ("/v1beta/interactions", [], "gemini", "https://h/v1beta/interactions"),
+        ("/v1beta/openai/models", [], "openai", "https://h/v1/models"),
+        ("/v1/models", [], "openai", "https://h/v1/models"),
+        (
+            "/v1/models/ft:gpt-4o:o::id",
+            [],
+            "openai",
+            "https://h/v1/models/ft:gpt-4o:o::id",
+        ),
+        ("/models", GOOGLE, "openai", "https://h/v1/models"),
+    ],
+)
+def test_below_one_provider_a_path_is_what_its_caller_speaks(
+    path: str, headers: list[tuple[bytes, bytes]], dialect: str, url: str
+) -> None:
+    found = route.find(f"/p/mine{path}".encode(), headers)
+
+    assert found is not None
+    assert (dialect, "mine") == (found.dialect, found.provider)
+    assert url == route.url_of("https://h/v1", found)
+
+
+def test_uploads_below_one_provider_are_geminis_alone() -> None:
+    path = "/upload/v1beta/files"
+
+    assert route.find(f"/p/gemini{path}".encode(), []) is not None
+    assert route.find(f"/p/mine{path}".encode(), []) is None
+
+
 @pytest.mark.parametrize(
     ("path", "base", "url", "family"),
     [

@@ -180,24 +180,24 @@ def test_an_sdk_is_pointed_at_the_gateway_by_its_environment(
     assert 1 == len(it.provider.seen)
 
 
-@MODES
 @pytest.mark.parametrize(
     ("sdk", "path"),
     [*zip(SDKS, ("/p/openai", "/p/anthropic", "/p/gemini"), strict=True)],
+    ids=lambda value: getattr(value, "name", None),
 )
-def test_an_sdk_is_pointed_at_one_provider(
-    it: Stage, sdk: Sdk, path: str, is_async: bool
+def test_an_sdk_finds_all_of_it_below_one_provider_too(
+    it: Stage, sdk: Sdk, path: str
 ) -> None:
-    async def ask(ai: Any) -> Any:
-        return await sdk.ask(ai, model=MODEL, text="hi")
+    seen = it.provider.seen
+    for what, check in sdk.checks.items():
+        seen.clear()
+        straight = it.straight + sdk.there
+        there = play(sdk, straight, gates.UPSTREAM_KEY, check, is_async=True)
+        told = [one.told() for one in seen]
+        seen.clear()
+        here = play(sdk, it.through + path, gates.SECRET, check, is_async=True)
 
-    straight = it.straight + sdk.there
-    it.provider.seen.clear()
-    play(sdk, straight, gates.UPSTREAM_KEY, ask, is_async=is_async)
-    play(sdk, it.through + path, gates.SECRET, ask, is_async=is_async)
-    one, other = it.provider.seen
-
-    assert one.told() == other.told()
+        assert (what, there, told) == (what, here, [one.told() for one in seen])
 
 
 @MODES

@@ -594,7 +594,7 @@ class Call(Request):
         self, headers: list[tuple[bytes, bytes]]
     ) -> list[tuple[bytes, bytes]]:
         """Return an answer's headers; an upload that it begins goes on through here."""
-        if not self.raw_path.startswith(uploads.PREFIX):
+        if not uploads.begins(self.raw_path):
             return headers
         is_secure = self.field(b"x-forwarded-proto") == b"https"
         led = list(uploads.led_here(headers, self.field(b"host"), is_secure=is_secure))

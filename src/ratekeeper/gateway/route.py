@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import re
 import urllib.parse
+from typing import NamedTuple
 
 from ratekeeper.providers.catalog import PROVIDERS
 from ratekeeper.providers.facts import Dialect
@@ -56,8 +57,11 @@ _GEMINI = frozenset(
     ]
 )
 _UPLOADED = frozenset(["fileSearchStores", "files"])
-_SHARED = _OPENAI & _ANTHROPIC  # told apart by the caller's headers
-_MARKS = frozenset([b"anthropic-version", b"anthropic-beta", b"x-api-key"])
+# Told apart by the caller's headers.
+_SHARED = _OPENAI & _ANTHROPIC
+_SHARED_BELOW_ONE = _OPENAI & (_ANTHROPIC | _GEMINI)
+_ANTHROPICS = frozenset([b"anthropic-version", b"anthropic-beta", b"x-api-key"])
+_GOOGLES = frozenset([b"x-goog-api-key", b"x-goog-api-client"])
 
 # What a path may hold: RFC 3986's pchar without what could be read in two ways.
 # Families whose POST is made by a model.
@@ -92,6 +96,10 @@ _GOOGLE = re.compile(
 # a deployment is that of a model.
 _AZURE = re.compile(r"/openai(?P<rest>(?:/deployments/[^/]+)?/(?P<family>[a-z_]+).*)")
 _COHERE = re.compile(r"/v2/(?:chat|embed|rerank)|/v1/chat")
+# What is done with a model, unlike the last part of a model's own name.
+_VERB = re.compile(
+    r":(?:asyncBatch|batch|compute|count|embed|generate|predict|stream)[A-Za-z]*$"
+)
 _MODEL = re.compile(r"/(?:models|tunedModels|deployments)/([^/:]{1,256})")
 _LONGEST = 2048
 
@@ -120,22 +128,28 @@ class Route:
         object.__setattr__(self, "family", word)
 
 
-_EITHER = Route(Dialect.OPENAI, "")  # the caller's headers tell
+class _Shared(NamedTuple):
+    """A path below `/v1` that several APIs have: the caller's headers tell which."""
+
+    path: str
+    provider: str = ""
+
+    def told(self, headers: list[tuple[bytes, bytes]]) -> Route:
+        if _has(headers, _ANTHROPICS):
+            return Route(Dialect.ANTHROPIC, self.path, self.provider)
+        if self.provider and _has(headers, _GOOGLES):
+            return Route(Dialect.GEMINI, self.path, self.provider, is_native=True)
+        return Route(Dialect.OPENAI, self.path.removeprefix("/v1"), self.provider)
 
 
 def find(raw_path: bytes, headers: list[tuple[bytes, bytes]]) -> Route | None:
     """Return the route of a path, None where there is none."""
     found = _find(raw_path)
-    if found is not _EITHER:
-        return found
-    path = raw_path.decode("latin-1").rstrip("/")
-    if _is_anthropic(headers):
-        return Route(Dialect.ANTHROPIC, path)
-    return Route(Dialect.OPENAI, path.removeprefix("/v1"))
+    return found.told(headers) if isinstance(found, _Shared) else found
 
 
 @functools.lru_cache(maxsize=1024)  # most calls ask for a few paths
-def _find(raw_path: bytes) -> Route | None:
+def _find(raw_path: bytes) -> Route | _Shared | None:
     path = raw_path.decode("latin-1")
     if not is_plain(path):
         return None
@@ -162,22 +176,22 @@ def guessed(raw_path: bytes, headers: list[tuple[bytes, bytes]]) -> Dialect:
     """Return the dialect in which to refuse a path that leads nowhere."""
     if raw_path.startswith(b"/gemini"):
         return Dialect.GEMINI
-    if raw_path.startswith(b"/anthropic") or _is_anthropic(headers):
+    if raw_path.startswith(b"/anthropic") or _has(headers, _ANTHROPICS):
         return Dialect.ANTHROPIC
     return Dialect.OPENAI
 
 
-def _of_v1(rest: str) -> Route | None:
+def _of_v1(rest: str) -> Route | _Shared | None:
     family = rest.split("/")[1]
     if family in _SHARED:
-        return _EITHER
+        return _Shared(f"/v1{rest}")
     if family in _ANTHROPIC:
         return Route(Dialect.ANTHROPIC, f"/v1{rest}")
     return _in(_OPENAI, Dialect.OPENAI, rest)
 
 
-def _is_anthropic(headers: list[tuple[bytes, bytes]]) -> bool:
-    return any(name in _MARKS for name, _ in headers)
+def _has(headers: list[tuple[bytes, bytes]], marks: frozenset[bytes]) -> bool:
+    return any(name in marks for name, _ in headers)
 
 
 def _in(families: frozenset[str], dialect: Dialect, path: str) -> Route | None:
@@ -203,7 +217,7 @@ def _of_gemini(path: str) -> Route | None:
     )
 
 
-def _of_provider(path: str) -> Route | None:
+def _of_provider(path: str) -> Route | _Shared | None:
     match = _PREFIX.fullmatch(path)
     if match is None:
         return None
@@ -219,14 +233,24 @@ def _of_provider(path: str) -> Route | None:
         return route if azure["family"] in _OPENAI else None
     bare = rest.removeprefix("/v1") if rest.startswith("/v1/") else rest
     family = bare.split("/")[1]
-    if family in {"messages", "complete"}:
+    if _is_googles(name, rest, family):
+        inner = _of_gemini(f"/gemini{rest}")
+        return None if inner is None else dataclasses.replace(inner, provider=name)
+    if family in _ANTHROPIC - _OPENAI:
         return Route(Dialect.ANTHROPIC, f"/v1{bare}", provider=name)
-    inner = _of_gemini(f"/gemini{rest}")
-    if inner is not None and inner.is_native and ":" in rest:
-        return dataclasses.replace(inner, provider=name)
+    if bare is not rest and family in _SHARED_BELOW_ONE:
+        return _Shared(rest, name)
     if family not in _OPENAI:
         return None
     return Route(Dialect.OPENAI, bare, provider=name)
+
+
+def _is_googles(name: str, rest: str, family: str) -> bool:
+    """Say whether a path is one of Gemini's own, whatever the headers say."""
+    if rest.startswith("/upload/"):
+        return name == "gemini"  # where the URLs of uploads lead
+    is_other_version = rest.startswith(("/v1beta/", "/v1alpha/"))
+    return is_other_version or family in _GEMINI - _OPENAI or bool(_VERB.search(rest))
 
 
 def _own_path(name: str) -> str:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 MOST = 10_000  # uploads under way
 PREFIX = b"/gemini/upload/"
+_BEGINNING = (PREFIX, b"/p/gemini/upload/")
 _ID = "upload_id"
 _LEADING = frozenset([b"x-goog-upload-url", b"x-goog-upload-control-url", b"location"])
 _HOST = re.compile(rb"[A-Za-z0-9.\-]+(?::[0-9]+)?|\[[0-9A-Fa-f:.]+\](?::[0-9]+)?")
@@ -44,6 +45,11 @@ class Uploads:
         """Return the key that began the upload of a request."""
         names = ids_in(query)
         return self._secrets.get(names[0]) if len(names) == 1 else None
+
+
+def begins(raw_path: bytes) -> bool:
+    """Say whether the answer to a path may name a URL to go on at."""
+    return raw_path.startswith(_BEGINNING)
 
 
 def ids_in(query: bytes) -> list[str]:
