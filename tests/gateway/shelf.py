@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import json
 import threading
+import urllib.parse
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -21,6 +22,7 @@ class Shelf:
     asked: list[tuple[str, str, bytes]] = dataclasses.field(default_factory=list)
     status: int = 200  # of every answer to come
     headers: dict[str, str] = dataclasses.field(default_factory=dict)
+    raw: bytes = b""  # instead of every list to come
 
     def make(self, kind: str, body: bytes) -> str:
         """Put something on it and return its id."""
@@ -54,14 +56,33 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.shelf.asked.append(("GET", self.path, b""))
+        path, _, query = self.path.partition("?")
+        if path.count("/") == 2:
+            self._list(path.split("/")[2], dict(urllib.parse.parse_qsl(query)))
+            return
         name = self.path.split("/")[3]
         status = self.shelf.status
         if status == 200 and name not in self.shelf.things:
             status = 404
         self._say({"object": "thing", "id": name}, status)
 
+    def _list(self, kind: str, asked: dict[str, str]) -> None:
+        names = [name for name in self.shelf.things if name.startswith(kind)]
+        at = names.index(asked["after"]) + 1 if "after" in asked else 0
+        page = names[at:][: int(asked.get("limit", 20))]
+        said = {
+            "object": "list",
+            "data": [{"id": name, "size": 1.50} for name in page],
+            "first_id": page[0] if page else None,
+            "last_id": page[-1] if page else None,
+            "has_more": at + len(page) < len(names),
+        }
+        self._say(said)
+
     def _say(self, said: dict[str, Any], status: int = 200) -> None:
         data = json.dumps(said).encode()
+        if said.get("object") == "list":
+            data = self.shelf.raw or data
         self.send_response(status)
         for field, value in self.shelf.headers.items():
             self.send_header(field, value)

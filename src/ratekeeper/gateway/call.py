@@ -91,6 +91,7 @@ class Call(Request):
         self.targets: list[Target] = []
         self.asked_usage = False
         self.status = 0  # of the answer, once it has begun
+        self.pages = 0  # of a list, that held nothing of its caller's
         self.first_byte_us: int | None = None
         self.trial: Trial | None = None  # the attempt under way, or the last one
         self.refused: Refused | None = None
@@ -280,7 +281,9 @@ class Call(Request):
             if self.makes:
                 self.sight = ids.Sight(self.refers_to)
             self.body.let_go()  # it will not be sent again
-            await relay.relay(self, answer, trial)
+            if await relay.relay(self, answer, trial):
+                self.home = account  # the next page of the same list
+                return True
         except Unreached as error:
             raise of_silence(error.reason, "the answer broke off") from error
         except BadHead as error:

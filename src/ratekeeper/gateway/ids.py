@@ -107,6 +107,13 @@ def makes(route: Route, method: str, said: Mapping[str, object]) -> bool:
     return family in _HOLD_IDS or "/upload/" in route.path
 
 
+def lists(route: Route, method: str) -> bool:
+    """Say whether the answer of a call that names no id is a list of what has some."""
+    if route.dialect is Dialect.ANTHROPIC and route.family == "messages":
+        return method == "GET" and "/batches" in route.path
+    return method == "GET" and route.family in {*_HOLD_IDS, "chat"}
+
+
 class Sight:
     """Looks for ids in the first bytes of an answer, as they come."""
 

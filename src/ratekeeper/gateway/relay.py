@@ -8,11 +8,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from ratekeeper.client.pool import Unreached
 from ratekeeper.core import units
+from ratekeeper.errors import StoreUnavailable
 from ratekeeper.gateway import links
 from ratekeeper.gateway.fields import forwarded
 from ratekeeper.gateway.links import LinkFilter
+from ratekeeper.gateway.lists import Page
+from ratekeeper.gateway.refused import Refused
+from ratekeeper.gateway.reply import Fault
 from ratekeeper.gateway.usage import UsageFilter
 
 if TYPE_CHECKING:
@@ -22,17 +28,55 @@ if TYPE_CHECKING:
 
     Headers = list[tuple[bytes, bytes]]
 
+_MOST_LISTED = 8 * 1024 * 1024  # bytes of a page; OpenAI's of 10,000 files has three
+_MOST_PAGES = 20  # without anything of the caller's, before it is shown an empty one
 _MOST_WHOLE = 256 * 1024  # bytes of an answer that is read before its head is sent
 
 
-async def relay(call: Call, answer: Answer, trial: Trial) -> None:
-    """Pass a good answer on and settle by it."""
+async def relay(call: Call, answer: Answer, trial: Trial) -> bool:
+    """Pass a good answer on and settle by it; True: call for the next page instead."""
     trial.answered(answer.fields)
+    if call.lists:
+        return await _listed(call, answer, trial)
     length = answer.length
     if length is not None and length <= _MOST_WHOLE:
         await _short(call, answer, trial)
     else:
         await _long(call, answer, trial)
+    return False
+
+
+async def _listed(call: Call, answer: Answer, trial: Trial) -> bool:
+    """Pass on what a page holds for its caller; True: nothing, call for the next one."""
+    body = await answer.head(_MOST_LISTED)
+    try:
+        page = Page(body)
+        page.drop(await call.foreign(page.names, trial.account.upstream))
+        query = page.next_query(call.query, call.dialect) if page.is_bare else None
+    except msgspec.DecodeError as error:
+        raise Refused(
+            Fault.UNREACHABLE,
+            "the provider's list is no JSON, broke off or is too long: ask for fewer",
+        ) from error
+    except StoreUnavailable as error:
+        raise Refused(
+            Fault.UNAVAILABLE,
+            "the gateway cannot look up whose things are listed: try again in a moment",
+            retry_after_us=units.SECOND,
+        ) from error
+    if query is not None and call.pages < _MOST_PAGES:
+        call.query = query
+        call.pages += 1
+        trial.end(again=True)
+        return True
+    trial.end()
+    body = page.body()
+    if links.are_in(call.raw_path):
+        body = links.relative(body)
+    headers = head(call, answer)
+    headers.append((b"content-length", b"%d" % len(body)))
+    await whole(call, answer.status, headers, body)
+    return False
 
 
 async def _short(call: Call, answer: Answer, trial: Trial) -> None:

@@ -6,6 +6,7 @@ limit and sends nothing.
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ from ratekeeper.providers import shapes
 from ratekeeper.providers.facts import Dialect
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from ratekeeper.core.meter import Meter
     from ratekeeper.gateway.app import Gateway
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 _JSON = b"application/json"
 _MOST_TARGETS = 4096  # remembered: what callers make up must not fill the memory
+_LOOKED_UP = 200  # ids in one turn of the loop: some milliseconds
 
 NO_PATH = (
     "this gateway serves the OpenAI API under /v1, Anthropic's under /anthropic/v1 and "
@@ -71,6 +73,7 @@ class Request:
         self.streamed = False  # whether its body passes as it comes: sent once
         self.secret: str | None = None  # its client key
         self.makes = False  # whether its answer may name an id that is new
+        self.lists = False  # whether its answer may list ids of others
         self.refers_to: list[str] = []  # ids, which may live in one account
         self.home: Account | None = None  # the account in which they do
 
@@ -220,6 +223,7 @@ class Request:
             ) from None
         self.refers_to += uploads.ids_in(self.query)
         if not self.refers_to:
+            self.lists = ids.lists(found, self.method)
             return targets
         assert self.caller is not None
         where = {one.name: one for one in self._able(found)}
@@ -252,6 +256,19 @@ class Request:
             return targets
         there = [one for one in targets if one.upstream is home]
         return there or [Target(home, self.model)]
+
+    async def foreign(self, names: Iterable[str], upstream: str) -> set[str]:
+        """Return which of some ids are another owner's there, as far as anybody knows."""
+        assert self.caller is not None
+        known, found = self.gateway.homes, set()
+        for at, name in enumerate(names, 1):
+            if at % _LOOKED_UP == 0:
+                await asyncio.sleep(0)  # others have the loop meanwhile
+            try:
+                homes.home_of([known.find(name)], self.caller.owner, [upstream])
+            except homes.Foreign:
+                found.add(name)
+        return found
 
     def _able(self, found: Route) -> list[Upstream]:
         """Return the providers that a call may go to, whatever its model."""

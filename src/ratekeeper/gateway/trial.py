@@ -159,8 +159,11 @@ class Trial:
             put, out = most["input_tokens"], most["output_tokens"]
             self.usage = Usage(input_tokens=put, output_tokens=out)
 
-    def end(self) -> dict[str, int]:
-        """Settle by what the answer said, or by what flowed of it; return its cost."""
+    def end(self, *, again: bool = False) -> dict[str, int]:
+        """Settle by what the answer said, or by what flowed of it; return its cost.
+
+        `again` says that its caller is not answered yet, and asked but once.
+        """
         if not self._pass.is_open:
             return {}
         meter, provider, facts = self._meter, self.account.provider, self._offer.facts
@@ -183,7 +186,7 @@ class Trial:
             theirs = provider.charged(facts, usage)
             ours = counting.charged(Counting.SUM, facts, usage, cached_free=False)
             self.usage, self.cost = usage, paid
-        self._pass.ours = {**ours, **paid}
+        self._pass.ours = {**ours, **paid, **({"requests": 0} if again else {})}
         if failure is not None:
             self._told(failure, {**theirs, **paid}, ())
             return paid

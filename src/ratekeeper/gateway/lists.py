@@ -1,0 +1,105 @@
+"""Lists of what an account holds, without what is another owner's.
+
+What is taken out of a page is what its caller would be told is not there, and nothing
+else: the rest keeps its bytes. A page of which nothing is left is no end of the list,
+so it knows how each API asks for the next one. Pure.
+"""
+
+from __future__ import annotations
+
+import urllib.parse
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from ratekeeper.gateway.ids import normal
+from ratekeeper.providers.facts import Dialect
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+_Members = dict[str, msgspec.Raw]
+_ENDS = {"first_id": 0, "last_id": -1}  # of the page: cursors, and ids of others
+
+
+class _Item(msgspec.Struct):
+    id: Any = None
+    name: Any = None
+
+
+class Page:
+    """One page of a list; raises `msgspec.DecodeError` where it is no JSON object."""
+
+    def __init__(self, body: bytes) -> None:
+        self._members = msgspec.json.decode(body, type=_Members)
+        self._items = {
+            member: [
+                (_name_of(one), one)
+                for one in msgspec.json.decode(raw, type=list[msgspec.Raw])
+            ]
+            for member, raw in self._members.items()
+            if bytes(memoryview(raw)[:1]) == b"["
+        }
+        self._all = [name for items in self._items.values() for name, _ in items]
+        self.is_bare = False  # nothing is left of what it held
+
+    @property
+    def names(self) -> list[str]:
+        """The ids of what it lists."""
+        return [name for name in self._all if name]
+
+    def drop(self, foreign: Collection[str]) -> None:
+        """Take out what is another owner's."""
+        for member, items in self._items.items():
+            kept = [item for item in items if item[0] not in foreign]
+            if len(kept) < len(items):
+                self._members[member] = _raw([raw for _, raw in kept])
+                self._items[member] = kept
+        left = [name for items in self._items.values() for name, _ in items]
+        self.is_bare = bool(self._all) and not left
+        if len(left) < len(self._all):
+            for end, at in _ENDS.items():
+                if end in self._members:
+                    self._members[end] = _raw(left[at] if left else None)
+
+    def body(self) -> bytes:
+        """Return it as it is now."""
+        return msgspec.json.encode(self._members)
+
+    def next_query(self, query: bytes, dialect: Dialect) -> bytes | None:
+        """Return what asks for the page after it, None where it is the last one."""
+        if dialect is Dialect.GEMINI:
+            name, cursor = "pageToken", self._said("nextPageToken")
+        else:
+            suffix = "_id" if dialect is Dialect.ANTHROPIC else ""
+            is_back = f"before{suffix}=".encode() in query
+            name = f"{'before' if is_back else 'after'}{suffix}"
+            is_last = not self._all or not self._said("has_more")
+            cursor = None if is_last else self._all[0 if is_back else -1]
+        if not isinstance(cursor, str) or not cursor:
+            return None
+        rest = [
+            one
+            for one in query.split(b"&")
+            if one and not one.startswith(f"{name}=".encode())
+        ]
+        asked = f"{name}={urllib.parse.quote(cursor, safe='')}".encode()
+        return b"&".join([*rest, asked])
+
+    def _said(self, member: str) -> Any:
+        raw = self._members.get(member)
+        return None if raw is None else msgspec.json.decode(raw)
+
+
+def _name_of(raw: msgspec.Raw) -> str:
+    """Return the id of an item, "" where it has none."""
+    try:
+        item = msgspec.json.decode(raw, type=_Item)
+    except msgspec.ValidationError:  # it is no object
+        return ""
+    name = item.id if isinstance(item.id, str) else item.name
+    return normal(name) if isinstance(name, str) else ""
+
+
+def _raw(value: object) -> msgspec.Raw:
+    return msgspec.Raw(msgspec.json.encode(value))
