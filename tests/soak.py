@@ -36,6 +36,7 @@ START = [
 ]
 FAULTS = ("status=500 @ 0.02", "status=529 @ 0.01", "cut=3 @ 0.02", "drop @ 0.01")
 CALLERS = 40
+LAST_S = 10.0  # for calls that were under way to end, on a machine that has much to do
 SLOPE_MB = 1.0  # an hour
 SPARE_MB = 8.0  # what a short run's noise comes to
 CONFIG = """\
@@ -135,9 +136,12 @@ def slope_mb(samples: list[Sample]) -> float:
 def _complaints(
     served: Served, before: tuple[Sample, int], samples: list[Sample]
 ) -> list[str]:
-    time.sleep(1.0)  # for the last of the connections to close
     first, idle = before
-    after, left = sample(served.process.pid), tasks(served)
+    until = time.monotonic() + LAST_S
+    time.sleep(1.0)  # for the last of the connections to close
+    while (left := tasks(served)) > idle and time.monotonic() < until:
+        time.sleep(0.5)
+    after = sample(served.process.pid)
     code, _, err = served.end(signal.SIGTERM)
     warm = samples[len(samples) // 3]
     grown = max(one.rss_mb for one in samples[-5:]) - warm.rss_mb

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import resource
+import shutil
 import signal
 import sqlite3
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +15,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from tests.cli.running import serve, simulate
+from tests.cli.running import Served, serve, simulate
 from tests.gateway import gates
 from tests.gateway.gates import Behind, Gate, account, behind, client_key, gate
 
@@ -145,3 +148,67 @@ def test_a_disk_without_room_is_told_and_got_over(tmp_path: Path) -> None:
     assert "will be tried again" in err
     assert "nothing was lost" in err
     assert 2 == kept
+
+
+@contextlib.contextmanager
+def mounted(folder: Path) -> Iterator[Path]:
+    """Mount a disk of a megabyte there, where this user may."""
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(folder)],
+        capture_output=True,
+        check=False,
+    )
+    if done.returncode:
+        pytest.skip("this user may mount no disk")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("mount") is None, reason="needs mount")
+def test_a_real_disk_that_is_full_is_told_and_got_over(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    environ = {"OPENAI_API_KEY": OPENAI, "RATEKEEPER_SECRET": gates.PEPPER}
+    other = f'  - {{name: free, hash: "{gates.digest(FREE)}", limits: [1000 rpm]}}\n'
+    with mounted(disk), simulate("openai", "--json") as provider:
+        terms = {"url": provider.facts["base_url"], "hash": gates.digest()}
+        (tmp_path / "ratekeeper.yaml").write_text(CONFIG.format(**terms) + other)
+        store = f"sqlite:///{disk / 'ratekeeper.db'}"
+        with serve(tmp_path, "--store", store, **environ) as served:
+            before = asked(served, 1)
+            fill(disk)
+            refused, free = asked(served, 20), asked(served, 5, FREE)
+            (disk / "filler").unlink()
+            until = time.monotonic() + 5
+            while (after := asked(served, 1)) != [200] and time.monotonic() < until:
+                time.sleep(0.05)
+            code, _, err = served.end(signal.SIGTERM)
+        kept = on_disk(disk / "ratekeeper.db")
+
+    sent = 2 + refused.count(200)
+    assert ([200], [200]) == (before, after)
+    assert {503} == {*refused[-5:]}
+    assert [200] * 5 == free
+    assert sent == kept
+    assert 0 == code
+    assert "will be tried again" in err
+    assert "nothing was lost" in err
+
+
+def asked(served: Served, many: int, key: str = gates.SECRET) -> list[int]:
+    """Call so often, one after another; return the statuses."""
+    url = f"{served.facts['url']}/v1/chat/completions"
+    body = {"model": "gpt-4o", "max_tokens": 5, "messages": gates.MESSAGES}
+    headers = {"authorization": f"Bearer {key}"}
+    return [
+        httpx2.post(url, headers=headers, json=body).status_code for _ in range(many)
+    ]
+
+
+def fill(disk: Path) -> None:
+    with contextlib.suppress(OSError), (disk / "filler").open("wb", 0) as file:
+        while file.write(b"x" * 4096):
+            pass

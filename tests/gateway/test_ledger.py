@@ -150,6 +150,7 @@ def test_no_call_is_sent_while_the_disk_refuses_and_nothing_is_lost(
             if x in r.getMessage()
         )
         for r in caplog.records
+        if r.name == "ratekeeper"
     ]
 
 

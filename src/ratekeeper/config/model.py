@@ -41,6 +41,15 @@ class Provider(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     accounts: list[Account] = []
     models: dict[str, Limits] = {}
 
+    def __repr__(self) -> str:
+        """Show it without its proxy's password."""
+        said = (
+            f"{name}={getattr(self, name)!r}"
+            for name in self.__struct_fields__
+            if name != "proxy"
+        )
+        return f"Provider({', '.join(said)}, proxy={'…' if self.proxy else ''!r})"
+
 
 class Team(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Who shares limits: its keys' calls stand in one flow of each line."""
