@@ -1,4 +1,4 @@
-"""Run `ratekeeper` and tell where its processor time went, by module and by function.
+"""Run `ratekeeper` and tell where its time went: by part, by module and by function.
 
 A timer of processor time interrupts a thousand times a second; what runs then is
 charged to the function whose code it is, and the kernel's and C's time to the one that
@@ -22,6 +22,28 @@ if TYPE_CHECKING:
 PERIOD_S = 0.001
 SHOWN = 40
 
+# Whose work a module does; the first that fits.
+PARTS = (
+    (
+        "callers' connections",
+        ("ratekeeper.gateway.http", "ratekeeper.gateway.exchange"),
+    ),
+    ("callers' connections", ("ratekeeper.gateway.listener", "uvicorn", "httptools")),
+    ("the provider's connections", ("aiohttp", "ratekeeper.client.pool", "yarl")),
+    ("the provider's connections", ("multidict",)),
+    ("what a request asks, and what an answer used", ("ratekeeper.providers", "json")),
+    ("what a request asks, and what an answer used", ("ratekeeper.gateway.intake",)),
+    ("what a request asks, and what an answer used", ("ratekeeper.client.lessons",)),
+    ("limits", ("ratekeeper.core", "ratekeeper.stores.memory", "ratekeeper.grant")),
+    ("limits", ("ratekeeper.gateway.admit", "ratekeeper.runtime")),
+    ("money, and what is on disk", ("ratekeeper.client", "ratekeeper.stores")),
+    ("money, and what is on disk", ("ratekeeper.gateway.ledger", "sqlite3")),
+    ("headers", ("ratekeeper.gateway.quota", "ratekeeper.gateway.fields")),
+    ("headers", ("ratekeeper.gateway.relay", "ratekeeper.gateway.reply")),
+    ("who calls, for what, and where it goes", ("ratekeeper.gateway",)),
+    ("Python's own library", ("",)),
+)
+
 shares: collections.Counter[tuple[str, str]] = collections.Counter()
 
 
@@ -39,20 +61,29 @@ def forget(signum: int, frame: FrameType | None) -> None:
     shares.clear()
 
 
+def part_of(module: str) -> str:
+    """Return whose work a module does."""
+    return next(part for part, starts in PARTS if module.startswith(starts))
+
+
 def write(path: Path) -> None:
     """Write the shares, largest first."""
     total = max(1, shares.total())
     modules: collections.Counter[str] = collections.Counter()
     for (module, _), count in shares.items():
         modules[module] += count
+    parts: collections.Counter[str] = collections.Counter()
+    for module, count in modules.items():
+        parts[part_of(module)] += count
     functions = collections.Counter({".".join(of): n for of, n in shares.items()})
-    lines = [
-        f"{count / total:6.1%}  {name}"
-        for counted in (modules, functions)
-        for name, count in counted.most_common(SHOWN)
+    tables = [
+        "".join(
+            f"{count / total:6.1%}  {name}\n"
+            for name, count in counted.most_common(SHOWN)
+        )
+        for counted in (parts, modules, functions)
     ]
-    lines.insert(min(SHOWN, len(modules)), "")
-    path.write_text("\n".join(lines) + "\n")
+    path.write_text("\n".join(tables))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Where the time of a plain call through Ratekeeper goes, by module."""
+"""Where the time of a plain call through Ratekeeper goes, by part."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ Facts = st.builds(
     endpoint=st.sampled_from(Endpoint),
     input_tokens=st.integers(0, 10**6),
     max_output=st.none() | st.integers(0, 10**6),
-    likely_output=st.integers(0, 10**6),
+    likely_output=st.integers(1, 10**6),  # a guess, or what has been seen
     choices=st.integers(1, 5),
 )
 Used = st.builds(
