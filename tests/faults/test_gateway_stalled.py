@@ -21,8 +21,8 @@ from tests.gateway import gates
 STALLED = 500
 NORMAL = 20
 SECONDS = size(2, 20)  # of each measurement
-LOOKS = 3  # a machine that does something else beside makes them late as well
-WRITE_S = size(5, 30)  # that a reader may take to read on
+LOOKS = 5  # a machine that does something else beside makes them late as well
+WRITE_S = size(10, 30)  # that a reader may take to read on
 MOST_EACH = 64 * 1024
 MOST_BESIDE = 50 * 1024 * 1024
 MOST_LATE_S = 0.01
