@@ -76,7 +76,7 @@ soak: dev ## a gateway under load and random faults (30 min; ARGS=5 for five)
 	@$(BIN)/python -m tests.soak $(ARGS)
 
 scenarios: dev ## the gateway's failures by the thousand, in full size, with figures (5 min)
-	@RATEKEEPER_SCENARIOS=full $(BIN)/python -m pytest -n 0 -rP -m slow tests/faults $(ARGS)
+	@RATEKEEPER_SCENARIOS=full $(BIN)/python -m pytest -n 0 -rP --show-capture=stdout -m slow tests/faults $(ARGS)
 
 gateways: run
 	@$(BIN)/python tools/gateways.py

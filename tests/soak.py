@@ -134,7 +134,7 @@ def slope_mb(samples: list[Sample]) -> float:
 
 
 def _complaints(
-    served: Served, before: tuple[Sample, int], samples: list[Sample]
+    served: Served, before: tuple[Sample, int], samples: list[Sample], log: Path
 ) -> list[str]:
     first, idle = before
     until = time.monotonic() + LAST_S
@@ -142,7 +142,8 @@ def _complaints(
     while (left := tasks(served)) > idle and time.monotonic() < until:
         time.sleep(0.5)
     after = sample(served.process.pid)
-    code, _, err = served.end(signal.SIGTERM)
+    code, _, _ = served.end(signal.SIGTERM)
+    err = log.read_text()
     warm = samples[len(samples) // 3]
     grown = max(one.rss_mb for one in samples[-5:]) - warm.rss_mb
     hours = (samples[-1].at_s - warm.at_s) / 3600
@@ -168,7 +169,8 @@ def soak(minutes: float) -> list[str]:
     ):
         terms = {"url": upstream.url, "hash": gates.digest()}
         (Path(name) / "ratekeeper.yaml").write_text(CONFIG.format(**terms))
-        with serve(Path(name), start=START, **gates.ENVIRON) as served:
+        log = Path(name) / "log"
+        with serve(Path(name), start=START, log=str(log), **gates.ENVIRON) as served:
             pid = served.process.pid
             time.sleep(1.0)  # until all that runs all the time does
             before = sample(pid), tasks(served)
@@ -181,7 +183,7 @@ def soak(minutes: float) -> list[str]:
                 f"{last.rss_mb:.0f} MB, {slope_mb(samples):+.1f} an hour; {last.files} "
                 f"files, {last.threads} threads"
             )
-            found = _complaints(served, before, samples)
+            found = _complaints(served, before, samples, log)
         if not outcomes["200"] or not outcomes["left"]:
             found.append(f"too little happened: {dict(outcomes)}")
     return found

@@ -74,19 +74,30 @@ def simulate(*arguments: str) -> Iterator[Served]:
 
 @contextlib.contextmanager
 def serve(
-    folder: Path, *arguments: str, start: Sequence[str] = START, **environ: str
+    folder: Path,
+    *arguments: str,
+    start: Sequence[str] = START,
+    log: str = "",
+    **environ: str,
 ) -> Iterator[Served]:
-    """Start `ratekeeper serve --json` in a folder, with this environment alone."""
+    """Start `ratekeeper serve --json` in a folder, with this environment alone.
+
+    Its log goes to a file where one is named, else into a pipe, which nobody reads
+    until it has ended.
+    """
     kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
+    said = os.open(log, os.O_CREAT | os.O_WRONLY) if log else subprocess.PIPE
     with subprocess.Popen(
         [*start, "serve", "--json", "--listen", "127.0.0.1:0", *arguments],
         stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        stderr=said,
         text=True,
         cwd=folder,
         env={**kept, **environ},
     ) as process:
         assert process.stdout is not None
+        if log:
+            os.close(said)
         try:
             yield Served(process, process.stdout.readline())
         finally:

@@ -243,3 +243,31 @@ def test_its_log_can_be_json_to_the_last_line(tmp_path: Path) -> None:
     assert ["ERROR", "INFO"] == [line["level"] for line in lines]
     assert "did you mean 'providers'?" in lines[0]["message"]
     assert ("refusals", 1) == (lines[1]["event"], lines[1]["refused"])
+
+
+@pytest.mark.parametrize("log", ["text", "json"])
+def test_a_log_that_nobody_reads_holds_up_no_call_and_no_end(
+    tmp_path: Path, log: str
+) -> None:
+    """A pipe holds 64 KiB, and a line for each call fills it in no time."""
+    with serve(tmp_path, "--verbose", "--log", log, OPENAI_API_KEY=OPENAI) as served:
+        url = f"{served.facts['url']}/v1/models"
+        with httpx2.Client(headers={"x-api-key": "unknown"}, timeout=5) as client:
+            statuses = {client.get(url).status_code for _ in range(1500)}
+        served.process.send_signal(signal.SIGTERM)
+        code = served.process.wait(10)
+
+    assert {401} == statuses
+    assert 0 == code
+
+
+def test_all_of_the_log_is_written_where_somebody_reads(tmp_path: Path) -> None:
+    with serve(tmp_path, "--verbose", OPENAI_API_KEY=OPENAI) as served:
+        url = f"{served.facts['url']}/v1/models"
+        with httpx2.Client(headers={"x-api-key": "unknown"}, timeout=5) as client:
+            for _ in range(100):
+                client.get(url)
+        _, _, err = served.end(signal.SIGTERM)
+
+    assert 100 == err.count(" request id=")
+    assert "refused=100" in err

@@ -10,10 +10,8 @@ import contextlib
 import dataclasses
 import functools
 import json
-import logging
 import os
 import shlex
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,6 +69,7 @@ def serve(
     change of the file, loads the config anew; SIGTERM lets every answer end first.
     """
     _require()
+    from ratekeeper.cli.log import on_stderr
     from ratekeeper.config.addresses import host_and_port
     from ratekeeper.config.load import load
     from ratekeeper.config.times import duration_us
@@ -81,7 +80,7 @@ def serve(
     with contextlib.ExitStack() as stack:
         plan = _plan(path, stack)
         config = _with(plan.config, listen, store)
-        _log_to_stderr(as_json=log == "json")
+        stack.enter_context(on_stderr(as_json=log == "json"))
         observer = functools.partial(Log, requests=verbose, as_json=log == "json")
         gateway = Gateway(config, observer=observer)
         secret = gateway.first_key(_FIRST_KEY, anew=plan.simulated)
@@ -165,33 +164,6 @@ def _with(config: Config, listen: str | None, store: str | None) -> Config:
     said: dict[str, Any] = {"listen": listen, "store": store}
     changes = {name: value for name, value in said.items() if value is not None}
     return msgspec.structs.replace(config, **changes)
-
-
-def _log_to_stderr(*, as_json: bool) -> None:
-    handler = logging.StreamHandler()
-    plain = logging.Formatter("%(asctime)s %(levelname)s %(message)s")
-    handler.setFormatter(_Json() if as_json else plain)
-    log = logging.getLogger("ratekeeper")
-    log.addHandler(handler)
-    log.setLevel(logging.INFO)
-
-
-class _Json(logging.Formatter):
-    """Writes every line as one object, whether its message is one or is plain text."""
-
-    converter = staticmethod(time.gmtime)
-    default_time_format = "%Y-%m-%dT%H:%M:%S"
-    default_msec_format = "%s.%03dZ"
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Return the line."""
-        text = record.getMessage()
-        said: dict[str, Any] = {"message": text}
-        if text.startswith("{"):
-            with contextlib.suppress(ValueError):
-                said = json.loads(text)
-        head = {"time": self.formatTime(record), "level": record.levelname}
-        return json.dumps({**head, **said})
 
 
 def _greeting(plan: _Plan, facts: dict[str, Any]) -> str:
