@@ -1,9 +1,9 @@
 """One call on its way: who calls, what for, through which account, and its answer.
 
-It goes from account to account until one answers or none can; what limits say is asked
-of admission, what answers mean of the trial. Nothing is sent to anybody before a pass
+It goes from account to account until one answers or none can; which of them takes it is
+the choice's to say, what answers mean the trial's. Nothing is sent to anybody before a pass
 is there, and nothing is sent again once the caller has seen a byte.
-It is long because every way in which an attempt can end stands here, in order.
+It is long because every way in which an attempt can end stands here.
 """
 
 from __future__ import annotations
@@ -11,9 +11,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ratekeeper.client.pool import Unreached
-from ratekeeper.core.decision import denied, never_possible
-from ratekeeper.core.line import State, Waiter
-from ratekeeper.errors import ConfigError, NeverPossible, StoreUnavailable
+from ratekeeper.core.line import Waiter
+from ratekeeper.errors import NeverPossible
 from ratekeeper.gateway import (
     auth,
     desk,
@@ -23,39 +22,27 @@ from ratekeeper.gateway import (
     relay,
     reply,
     route,
-    stays,
     uploads,
-    upstream,
     usage,
 )
-from ratekeeper.gateway.admit import Turn, admit
+from ratekeeper.gateway.choice import ATTEMPTS, Choice
 from ratekeeper.gateway.exchange import BadHead
 from ratekeeper.gateway.observer import Done
-from ratekeeper.gateway.refused import ACCOUNT_LIMITS, Refused, of_account, of_silence
+from ratekeeper.gateway.refused import Refused, of_account, of_silence
 from ratekeeper.gateway.reply import Fault
-from ratekeeper.gateway.request import NO_PATH, Request, Target
-from ratekeeper.gateway.trial import Offer, Trial
-from ratekeeper.providers import counting, shapes
-from ratekeeper.providers.facts import Counting, Kind
+from ratekeeper.gateway.request import NO_PATH, Target
+from ratekeeper.gateway.trial import Trial
+from ratekeeper.providers.facts import Kind
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from ratekeeper.client.pool import Answer
-    from ratekeeper.gateway.admit import Pass, Way
     from ratekeeper.gateway.app import Gateway
     from ratekeeper.gateway.exchange import Wire
     from ratekeeper.gateway.route import Route
     from ratekeeper.gateway.upstream import Account
-    from ratekeeper.providers.facts import RequestFacts
-    from ratekeeper.providers.provider import Provider
 
-_ATTEMPTS = 4
-_NO_ROOM = (
-    "the gateway has no room in line, or cannot write down what a call takes: "
-    "try again in a moment"
-)
-_NO_ROOM_US = 1_000_000
 _ERROR = 400
 _MOST_ERROR = 64 * 1024  # bytes of an error that are read; the largest seen is below 8
 _ELSEWHERE = frozenset(
@@ -75,7 +62,7 @@ _THROTTLES = frozenset([Kind.THROTTLED, Kind.RAMP, Kind.STOPPED])
 _ACCOUNTS = frozenset([Kind.UNAUTHORIZED, Kind.BILLING, *_THROTTLES])
 
 
-class Call(Request):
+class Call(Choice):
     """One request from its head to its end."""
 
     def __init__(
@@ -86,22 +73,13 @@ class Call(Request):
         self.wire: Wire = scope["ratekeeper.wire"]
         self.id = gateway.new_id()
         self.account: Account | None = None
-        self.waited_us = 0
-        self.attempts = 0
-        self.targets: list[Target] = []
         self.asked_usage = False
         self.status = 0  # of the answer, once it has begun
         self.pages = 0  # of a list, that held nothing of its caller's
         self.first_byte_us: int | None = None
         self.trial: Trial | None = None  # the attempt under way, or the last one
         self.refused: Refused | None = None
-        self.waiter: Waiter | None = None  # its place where no account was open
-        self.is_in = False  # it has stood there until it was its turn
         self.sight: ids.Sight | None = None  # where its answer may name what it made
-        self.readings: dict[tuple[str, str], RequestFacts] = {}  # by provider and model
-        self.place: tuple[int, int] | None = None  # in the last line it stood in
-        self.lost: tuple[Way, Waiter] | None = None  # where the wait was least too long
-        self.impossible: Refused | None = None  # it is larger than an account
 
     async def run(self) -> None:
         """Answer it, whatever happens."""
@@ -144,23 +122,23 @@ class Call(Request):
         tried: set[Account] = set()
         deadline_us = self.arrived_us + self.patience_us()
         while True:
-            target, able, wait_us = self._open(tried)
-            if not able or self._has_to_queue(tried):
-                await self._outside(tried, wait_us, deadline_us)
+            target, able, wait_us = self.open_accounts(tried)
+            if not able or self.has_to_queue(tried):
+                await self.outside(tried, wait_us, deadline_us)
                 tried.clear()
                 self.lost = None
                 continue
-            offers = [self._offer(found, target, account) for account in able]
-            offer = offers[0] if len(offers) == 1 else self._best(target, offers)
+            offers = [self.offer(found, target, account) for account in able]
+            offer = offers[0] if len(offers) == 1 else self.best(target, offers)
             self.said = None  # it weighs many times its bytes, and may have to wait
             self.account = offer.account
             try:
-                passed = await self._stand(offer.way, offer.costs, deadline_us, offer)
+                passed = await self.stand(offer.way, offer.costs, deadline_us, offer)
             except NeverPossible as error:
-                self._too_large_for(offer, error, tried)
+                self.too_large_for(offer, error, tried)
                 continue
             if isinstance(passed, Waiter):
-                self._turned_back(offer, passed, tried)
+                self.turned_back(offer, passed, tried)
                 continue
             trial = Trial(offer, passed)
             self.trial = trial
@@ -173,89 +151,6 @@ class Call(Request):
                     return
             finally:
                 self._note(trial)
-
-    def _open(self, tried: set[Account]) -> tuple[Target, list[Account], int]:
-        """Return the first target with accounts that are open, and those."""
-        now, least = self.gateway.now_us(), upstream.LONGEST_US
-        for target in self.targets:
-            accounts = [one for one in self._accounts(target) if one not in tried]
-            able, wait_us = upstream.open_ones(accounts, now)
-            if able:
-                return target, able, 0
-            least = min(least, wait_us)
-        return self.targets[0], [], least
-
-    def _accounts(self, target: Target) -> tuple[Account, ...]:
-        """Return the accounts that may take it: all, unless it belongs to one."""
-        return target.upstream.accounts if self.home is None else (self.home,)
-
-    def _best(self, target: Target, offers: list[Offer]) -> Offer:
-        """Return the roomiest offer, or that of the account which has the prompt cached."""
-        if offers[0].facts.input_tokens < stays.LEAST_TOKENS:
-            return min(offers, key=self._room)
-        name, now = target.upstream.name, self.gateway.now_us()
-        beginning = stays.beginning_of(name, target.model, self.body.data)
-        last = self.gateway.stays.find(beginning, now)
-        best = next((one for one in offers if one.account.name == last), None)
-        if best is not None:
-            wait_us, full = self._room(best)
-            if wait_us or full >= stays.FULL:
-                best = None
-        best = best or min(offers, key=self._room)
-        self.gateway.stays.went(beginning, best.account.name, now)
-        return best
-
-    def _room(self, offer: Offer) -> tuple[int, float]:
-        """Say how long the call would wait for an account, and how full that is."""
-        assert self.caller is not None
-        return self.gateway.store.room(
-            offer.way.theirs,
-            offer.costs[offer.way.split :],
-            priority=self.caller.priority,
-            flow=self.caller.flow,
-        )
-
-    def _untried(self, tried: set[Account]) -> tuple[Account, ...]:
-        return tuple(
-            one
-            for target in self.targets
-            for one in self._accounts(target)
-            if one not in tried
-        )
-
-    def _has_to_queue(self, tried: set[Account]) -> bool:
-        """Say whether others wait already for the accounts it would go to."""
-        steps = self.gateway.doorsteps
-        return bool(steps) and not self.is_in and steps.are_taken(self._untried(tried))
-
-    async def _outside(
-        self, tried: set[Account], wait_us: int, deadline_us: int
-    ) -> None:
-        """Wait for accounts that are set aside, or say that none is to be had."""
-        caller, steps, now = self.caller, self.gateway.doorsteps, self.gateway.now_us()
-        assert caller is not None
-        if self.attempts >= _ATTEMPTS or now + wait_us > deadline_us:
-            if self.lost is not None:
-                raise self._busy(*self.lost)
-            if self.impossible is not None and wait_us >= upstream.LONGEST_US:
-                raise self.impossible
-            raise Refused(
-                Fault.UNAVAILABLE,
-                "no account of this provider takes calls at the moment",
-                retry_after_us=wait_us,
-            )
-        self.said = None  # as in line
-        if self.waiter is None:
-            self.waiter = steps.waiter(
-                caller.priority,
-                caller.flow,
-                caller.weight,
-                self.arrived_us,
-                deadline_us,
-            )
-        self.waiter.again = self.attempts > 0
-        self.is_in = await steps.wait(self._untried(tried), self.waiter)
-        self.waited_us += self.gateway.now_us() - now
 
     async def _attempt(
         self, found: Route, target: Target, trial: Trial, tried: set[Account]
@@ -294,141 +189,6 @@ class Call(Request):
             answer.close()
             trial.end()
         return False
-
-    def _offer(self, found: Route, target: Target, account: Account) -> Offer:
-        """Say what an attempt through an account takes from every limit on its way."""
-        caller, provider, body = self.caller, account.provider, self.body.data
-        assert caller is not None
-        path = found.path
-        read = self._asked(path, target, provider)
-        facts = account.lessons.corrected(provider.name, read, caller.name)
-        way = account.way(caller, target.model)
-        # A budget is never passed: no lesson makes a call cheaper.
-        worst = read if read.input_tokens > facts.input_tokens else facts
-        try:
-            bill, most = account.cashier.bill(way.money, worst, self.method, path, body)
-        except ConfigError as error:  # no price, or no rate for a limit's currency
-            raise Refused(Fault.PRICE_UNKNOWN, str(error)) from error
-        theirs = provider.costs(facts)
-        ours = theirs
-        if provider.counting is not Counting.SUM:
-            ours = counting.costs(Counting.SUM, facts)
-        return Offer(
-            account, facts, bill, caller.name, way, way.costs(ours, theirs, most)
-        )
-
-    def _asked(self, path: str, target: Target, provider: Provider) -> RequestFacts:
-        """Return what it asks of a provider; read once, however often it chooses."""
-        words = provider.name, target.model
-        found = self.readings.get(words)
-        if found is None:
-            said = self.body.data if self.said is None else self.said
-            if target.model != self.model:  # whose price it is
-                said = {**(shapes.read_object(said) or {}), "model": target.model}
-            found = provider.read_request(self.method, path, said)
-            self.readings[words] = found
-        return found
-
-    def _turned_back(self, offer: Offer, waiter: Waiter, tried: set[Account]) -> None:
-        """Choose anew after standing in an account's line, at the place it had there.
-
-        Raises `Refused` where limits of the caller's own are in the way: no other
-        account has less of those.
-        """
-        self.place = waiter.place
-        if waiter.state is State.LET_GO:
-            return
-        if waiter.held_by in waiter.meters[: offer.way.split]:
-            raise self._busy(offer.way, waiter)
-        if self.lost is None or waiter.wait_us < self.lost[1].wait_us:
-            self.lost = offer.way, waiter
-        tried.add(offer.account)
-
-    def _too_large_for(
-        self, offer: Offer, error: NeverPossible, tried: set[Account]
-    ) -> None:
-        """Look for an account whose limits are larger than the call."""
-        ours = error.limit in offer.way.own_texts
-        self.impossible = _impossible(error, ours=ours)
-        if ours:
-            raise self.impossible from error
-        tried.add(offer.account)
-
-    def _turn(self, deadline_us: int, offer: Offer | None) -> Turn:
-        """Say how it stands in line."""
-        caller = self.caller
-        assert caller is not None
-        return Turn(
-            priority=caller.priority,
-            flow=caller.flow,
-            weight=caller.weight,
-            timeout_us=max(0, deadline_us - self.gateway.now_us()),
-            again=self.attempts > 0,
-            place=self.place,
-            crowd=None if offer is None else offer.account.crowd,
-            has_choice=sum(len(self._accounts(one)) for one in self.targets) > 1,
-        )
-
-    async def admitted(self, way: Way, costs: list[int], deadline_us: int) -> Pass:
-        """Take a pass, waiting in line as long as the caller may."""
-        try:
-            passed = await self._stand(way, costs, deadline_us)
-        except NeverPossible as error:
-            raise _impossible(error, ours=error.limit in way.own_texts) from error
-        if isinstance(passed, Waiter):
-            raise self._busy(way, passed)
-        return passed
-
-    async def _stand(
-        self, way: Way, costs: list[int], deadline_us: int, offer: Offer | None = None
-    ) -> Pass | Waiter:
-        """Take a pass, or come back from the line without one."""
-        caller, gateway = self.caller, self.gateway
-        assert caller is not None
-        now = gateway.now_us()
-
-        def turn() -> Turn:
-            return self._turn(deadline_us, offer)
-
-        try:
-            passed = await admit(gateway.store, way, costs, turn, gateway.ledger)
-        except StoreUnavailable as error:
-            # Not its message: where the store is concerns nobody but the operator.
-            raise Refused(
-                Fault.UNAVAILABLE, _NO_ROOM, retry_after_us=_NO_ROOM_US
-            ) from error
-        if isinstance(passed, Waiter):
-            self.waited_us += gateway.now_us() - now
-            return passed
-        if passed.waited_s:
-            self.waited_us += gateway.now_us() - now
-            self.place = passed.place
-        if way.watched:
-            for limit in passed.missed(way):
-                gateway.observer.shadowed(caller.name, limit)
-        return passed
-
-    def _busy(self, way: Way, waiter: Waiter) -> Refused:
-        """Say which limit holds a call up, and when to come back."""
-        meter = waiter.held_by
-        assert meter is not None
-        ours = meter in waiter.meters[: way.split]
-        cost = waiter.cost_of(meter)
-        if meter.never(cost):  # a reload has lowered it meanwhile
-            return _impossible(never_possible(meter, cost), ours=ours)
-        answer = denied(meter, waiter.wait_us)
-        wait_us = self.gateway.promised_us(meter, waiter, answer.retry_after_us)
-        # What an account holds is nobody's business but the operator's.
-        name = f"the limit '{meter.text}'" if ours else ACCOUNT_LIMITS
-        message = f"{name} is used up"
-        fault = Fault.BUDGET if meter.limit.is_money else Fault.BUSY
-        return Refused(
-            fault,
-            message,
-            retry_after_us=wait_us,
-            exact=answer.exact,
-            limit=meter.text,
-        )
 
     async def _sent(self, found: Route, target: Target, trial: Trial) -> Answer:
         account, body = trial.account, self.body.data
@@ -471,7 +231,7 @@ class Call(Request):
             trial.unanswered()
         else:
             trial.unsent()
-            if self._has_others(account, tried) and self._may_go_on(throttled=False):
+            if self.has_others(account, tried) and self._may_go_on(throttled=False):
                 tried.add(account)
                 return True
         raise of_silence(error.reason) from error
@@ -490,7 +250,7 @@ class Call(Request):
         self.gateway.tell_of(account)
         again = (
             verdict.kind in _ELSEWHERE
-            and (verdict.kind in _SAME_AGAIN or self._has_others(account, tried))
+            and (verdict.kind in _SAME_AGAIN or self.has_others(account, tried))
             and self._may_go_on(throttled=verdict.kind in _THROTTLES)
         )
         trial.turned_away(verdict, answer.status, said, again=again)
@@ -505,19 +265,11 @@ class Call(Request):
         await relay.whole(self, answer.status, headers, head)
         return False
 
-    def _has_others(self, account: Account, tried: set[Account]) -> bool:
-        now = self.gateway.now_us()
-        return any(
-            one is not account and one not in tried and not one.wait_us(now)
-            for target in self.targets
-            for one in self._accounts(target)
-        )
-
     def _may_go_on(self, *, throttled: bool) -> bool:
         """Say whether another attempt may be made: few each, and paid for by answers."""
         return (
             not self.streamed
-            and self.attempts < _ATTEMPTS
+            and self.attempts < ATTEMPTS
             and self.gateway.budget.spend(throttled=throttled)
         )
 
@@ -625,8 +377,3 @@ class Call(Request):
             (b"x-ratekeeper-waited-ms", b"%d" % -(-self.waited_us // 1000)),
             *self.quota(),
         ]
-
-
-def _impossible(error: NeverPossible, *, ours: bool) -> Refused:
-    message = str(error) if ours else f"it is larger than {ACCOUNT_LIMITS}"
-    return Refused(Fault.IMPOSSIBLE, message)

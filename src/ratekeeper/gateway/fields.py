@@ -95,14 +95,15 @@ def forwarded(headers: Iterable[Header]) -> list[Header]:
     return _passed(headers, _back)
 
 
-@functools.lru_cache(maxsize=1024)  # all calls have much the same headers
+# All calls have much the same headers; a name may have 32 KB, which bounds what is kept.
+@functools.lru_cache(maxsize=256)
 def _onward(name: bytes) -> bytes:
     """Return a name in small letters, b"" where it does not go on to a provider."""
     name = name.lower()
     return b"" if name in _STAYS or name.startswith(_STAYS_WHERE) else name
 
 
-@functools.lru_cache(maxsize=1024)
+@functools.lru_cache(maxsize=256)
 def _back(name: bytes) -> bytes:
     """Return a name in small letters, b"" where it does not come back to a caller."""
     name = name.lower()

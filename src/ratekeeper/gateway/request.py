@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from ratekeeper.gateway.upstream import Account
 
 _JSON = b"application/json"
-_MOST_TARGETS = 4096  # remembered: what callers make up must not fill the memory
+_MOST_TARGETS = 1024  # remembered: what callers make up must not fill the memory
 _LOOKED_UP = 200  # ids in one turn of the loop: some milliseconds
 
 NO_PATH = (

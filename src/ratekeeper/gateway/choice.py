@@ -1,0 +1,290 @@
+"""Choice: which account takes a call, and its place in line until that one does.
+
+The first target with an account that is open is taken, there the account with the most
+room, or the one that has the prompt cached. A call that comes back from a line without
+a pass chooses anew, at the place it had. It sends nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ratekeeper.core.decision import denied, never_possible
+from ratekeeper.core.line import State, Waiter
+from ratekeeper.errors import ConfigError, NeverPossible, StoreUnavailable
+from ratekeeper.gateway import stays, upstream
+from ratekeeper.gateway.admit import Turn, admit
+from ratekeeper.gateway.refused import ACCOUNT_LIMITS, Refused
+from ratekeeper.gateway.reply import Fault
+from ratekeeper.gateway.request import Request
+from ratekeeper.gateway.trial import Offer
+from ratekeeper.providers import counting, shapes
+from ratekeeper.providers.facts import Counting
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ratekeeper.gateway.admit import Pass, Way
+    from ratekeeper.gateway.app import Gateway
+    from ratekeeper.gateway.request import Target
+    from ratekeeper.gateway.route import Route
+    from ratekeeper.gateway.upstream import Account
+    from ratekeeper.providers.facts import RequestFacts
+    from ratekeeper.providers.provider import Provider
+
+ATTEMPTS = 4
+_NO_ROOM = (
+    "the gateway has no room in line, or cannot write down what a call takes: "
+    "try again in a moment"
+)
+_NO_ROOM_US = 1_000_000
+
+
+class Choice(Request):
+    """A request that looks for an account to take it."""
+
+    def __init__(
+        self, gateway: Gateway, scope: Mapping[str, Any], receive: Any
+    ) -> None:
+        super().__init__(gateway, scope, receive)
+        self.attempts = 0
+        self.waited_us = 0
+        self.targets: list[Target] = []
+        self.waiter: Waiter | None = None  # its place where no account was open
+        self.is_in = False  # it has stood there until it was its turn
+        self.readings: dict[tuple[str, str], RequestFacts] = {}  # by provider and model
+        self.place: tuple[int, int] | None = None  # in the last line it stood in
+        self.lost: tuple[Way, Waiter] | None = None  # where the wait was least too long
+        self.impossible: Refused | None = None  # it is larger than an account
+
+    def open_accounts(self, tried: set[Account]) -> tuple[Target, list[Account], int]:
+        """Return the first target with accounts that are open, and those."""
+        now, least = self.gateway.now_us(), upstream.LONGEST_US
+        for target in self.targets:
+            accounts = [one for one in self._accounts(target) if one not in tried]
+            able, wait_us = upstream.open_ones(accounts, now)
+            if able:
+                return target, able, 0
+            least = min(least, wait_us)
+        return self.targets[0], [], least
+
+    def _accounts(self, target: Target) -> tuple[Account, ...]:
+        """Return the accounts that may take it: all, unless it belongs to one."""
+        return target.upstream.accounts if self.home is None else (self.home,)
+
+    def best(self, target: Target, offers: list[Offer]) -> Offer:
+        """Return the roomiest offer, or that of the account which has the prompt cached."""
+        if offers[0].facts.input_tokens < stays.LEAST_TOKENS:
+            return min(offers, key=self._room)
+        name, now = target.upstream.name, self.gateway.now_us()
+        beginning = stays.beginning_of(name, target.model, self.body.data)
+        last = self.gateway.stays.find(beginning, now)
+        best = next((one for one in offers if one.account.name == last), None)
+        if best is not None:
+            wait_us, full = self._room(best)
+            if wait_us or full >= stays.FULL:
+                best = None
+        best = best or min(offers, key=self._room)
+        self.gateway.stays.went(beginning, best.account.name, now)
+        return best
+
+    def _room(self, offer: Offer) -> tuple[int, float]:
+        """Say how long the call would wait for an account, and how full that is."""
+        assert self.caller is not None
+        return self.gateway.store.room(
+            offer.way.theirs,
+            offer.costs[offer.way.split :],
+            priority=self.caller.priority,
+            flow=self.caller.flow,
+        )
+
+    def _untried(self, tried: set[Account]) -> tuple[Account, ...]:
+        return tuple(
+            one
+            for target in self.targets
+            for one in self._accounts(target)
+            if one not in tried
+        )
+
+    def has_to_queue(self, tried: set[Account]) -> bool:
+        """Say whether others wait already for the accounts it would go to."""
+        steps = self.gateway.doorsteps
+        return bool(steps) and not self.is_in and steps.are_taken(self._untried(tried))
+
+    async def outside(
+        self, tried: set[Account], wait_us: int, deadline_us: int
+    ) -> None:
+        """Wait for accounts that are set aside, or say that none is to be had."""
+        caller, steps, now = self.caller, self.gateway.doorsteps, self.gateway.now_us()
+        assert caller is not None
+        if self.attempts >= ATTEMPTS or now + wait_us > deadline_us:
+            if self.lost is not None:
+                raise self._busy(*self.lost)
+            if self.impossible is not None and wait_us >= upstream.LONGEST_US:
+                raise self.impossible
+            raise Refused(
+                Fault.UNAVAILABLE,
+                "no account of this provider takes calls at the moment",
+                retry_after_us=wait_us,
+            )
+        self.said = None  # as in line
+        if self.waiter is None:
+            self.waiter = steps.waiter(
+                caller.priority,
+                caller.flow,
+                caller.weight,
+                self.arrived_us,
+                deadline_us,
+            )
+        self.waiter.again = self.attempts > 0
+        self.is_in = await steps.wait(self._untried(tried), self.waiter)
+        self.waited_us += self.gateway.now_us() - now
+
+    def offer(self, found: Route, target: Target, account: Account) -> Offer:
+        """Say what an attempt through an account takes from every limit on its way."""
+        caller, provider, body = self.caller, account.provider, self.body.data
+        assert caller is not None
+        path = found.path
+        read = self._asked(path, target, provider)
+        facts = account.lessons.corrected(provider.name, read, caller.name)
+        way = account.way(caller, target.model)
+        # A budget is never passed: no lesson makes a call cheaper.
+        worst = read if read.input_tokens > facts.input_tokens else facts
+        try:
+            bill, most = account.cashier.bill(way.money, worst, self.method, path, body)
+        except ConfigError as error:  # no price, or no rate for a limit's currency
+            raise Refused(Fault.PRICE_UNKNOWN, str(error)) from error
+        theirs = provider.costs(facts)
+        ours = theirs
+        if provider.counting is not Counting.SUM:
+            ours = counting.costs(Counting.SUM, facts)
+        return Offer(
+            account, facts, bill, caller.name, way, way.costs(ours, theirs, most)
+        )
+
+    def _asked(self, path: str, target: Target, provider: Provider) -> RequestFacts:
+        """Return what it asks of a provider; read once, however often it chooses."""
+        words = provider.name, target.model
+        found = self.readings.get(words)
+        if found is None:
+            said = self.body.data if self.said is None else self.said
+            if target.model != self.model:  # whose price it is
+                said = {**(shapes.read_object(said) or {}), "model": target.model}
+            found = provider.read_request(self.method, path, said)
+            self.readings[words] = found
+        return found
+
+    def turned_back(self, offer: Offer, waiter: Waiter, tried: set[Account]) -> None:
+        """Choose anew after standing in an account's line, at the place it had there.
+
+        Raises `Refused` where limits of the caller's own are in the way: no other
+        account has less of those.
+        """
+        self.place = waiter.place
+        if waiter.state is State.LET_GO:
+            return
+        if waiter.held_by in waiter.meters[: offer.way.split]:
+            raise self._busy(offer.way, waiter)
+        if self.lost is None or waiter.wait_us < self.lost[1].wait_us:
+            self.lost = offer.way, waiter
+        tried.add(offer.account)
+
+    def too_large_for(
+        self, offer: Offer, error: NeverPossible, tried: set[Account]
+    ) -> None:
+        """Look for an account whose limits are larger than the call."""
+        ours = error.limit in offer.way.own_texts
+        self.impossible = _impossible(error, ours=ours)
+        if ours:
+            raise self.impossible from error
+        tried.add(offer.account)
+
+    def _turn(self, deadline_us: int, offer: Offer | None) -> Turn:
+        """Say how it stands in line."""
+        caller = self.caller
+        assert caller is not None
+        return Turn(
+            priority=caller.priority,
+            flow=caller.flow,
+            weight=caller.weight,
+            timeout_us=max(0, deadline_us - self.gateway.now_us()),
+            again=self.attempts > 0,
+            place=self.place,
+            crowd=None if offer is None else offer.account.crowd,
+            has_choice=sum(len(self._accounts(one)) for one in self.targets) > 1,
+        )
+
+    async def admitted(self, way: Way, costs: list[int], deadline_us: int) -> Pass:
+        """Take a pass, waiting in line as long as the caller may."""
+        try:
+            passed = await self.stand(way, costs, deadline_us)
+        except NeverPossible as error:
+            raise _impossible(error, ours=error.limit in way.own_texts) from error
+        if isinstance(passed, Waiter):
+            raise self._busy(way, passed)
+        return passed
+
+    async def stand(
+        self, way: Way, costs: list[int], deadline_us: int, offer: Offer | None = None
+    ) -> Pass | Waiter:
+        """Take a pass, or come back from the line without one."""
+        caller, gateway = self.caller, self.gateway
+        assert caller is not None
+        now = gateway.now_us()
+
+        def turn() -> Turn:
+            return self._turn(deadline_us, offer)
+
+        try:
+            passed = await admit(gateway.store, way, costs, turn, gateway.ledger)
+        except StoreUnavailable as error:
+            # Not its message: where the store is concerns nobody but the operator.
+            raise Refused(
+                Fault.UNAVAILABLE, _NO_ROOM, retry_after_us=_NO_ROOM_US
+            ) from error
+        if isinstance(passed, Waiter):
+            self.waited_us += gateway.now_us() - now
+            return passed
+        if passed.waited_s:
+            self.waited_us += gateway.now_us() - now
+            self.place = passed.place
+        if way.watched:
+            for limit in passed.missed(way):
+                gateway.observer.shadowed(caller.name, limit)
+        return passed
+
+    def _busy(self, way: Way, waiter: Waiter) -> Refused:
+        """Say which limit holds a call up, and when to come back."""
+        meter = waiter.held_by
+        assert meter is not None
+        ours = meter in waiter.meters[: way.split]
+        cost = waiter.cost_of(meter)
+        if meter.never(cost):  # a reload has lowered it meanwhile
+            return _impossible(never_possible(meter, cost), ours=ours)
+        answer = denied(meter, waiter.wait_us)
+        wait_us = self.gateway.promised_us(meter, waiter, answer.retry_after_us)
+        # What an account holds is nobody's business but the operator's.
+        name = f"the limit '{meter.text}'" if ours else ACCOUNT_LIMITS
+        message = f"{name} is used up"
+        fault = Fault.BUDGET if meter.limit.is_money else Fault.BUSY
+        return Refused(
+            fault,
+            message,
+            retry_after_us=wait_us,
+            exact=answer.exact,
+            limit=meter.text,
+        )
+
+    def has_others(self, account: Account, tried: set[Account]) -> bool:
+        """Say whether another account is open, beside those that were tried."""
+        now = self.gateway.now_us()
+        return any(
+            one is not account and one not in tried and not one.wait_us(now)
+            for target in self.targets
+            for one in self._accounts(target)
+        )
+
+
+def _impossible(error: NeverPossible, *, ours: bool) -> Refused:
+    message = str(error) if ours else f"it is larger than {ACCOUNT_LIMITS}"
+    return Refused(Fault.IMPOSSIBLE, message)
