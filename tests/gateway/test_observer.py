@@ -210,3 +210,5 @@ def test_an_observer_that_wants_nothing_hears_everything() -> None:
     nobody.reloaded()
     nobody.tick()
     nobody.close()
+
+    assert not nobody.hears_all

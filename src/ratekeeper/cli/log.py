@@ -30,11 +30,13 @@ def on_stderr(*, as_json: bool) -> Iterator[None]:
     plain = logging.Formatter("%(asctime)s %(levelname)s %(message)s")
     aside = _Aside(_Json() if as_json else plain)
     log = logging.getLogger("ratekeeper")
+    level = log.level
     log.addHandler(aside)
     log.setLevel(logging.INFO)
     try:
         yield
     finally:
+        log.setLevel(level)
         log.removeHandler(aside)
         aside.end()
 
@@ -58,15 +60,19 @@ class _Aside(QueueHandler):
             self._lost += 1
 
     def _write(self) -> None:
-        # Not through sys.stderr, whose lock the end of the program would wait for.
-        out = sys.stderr.fileno()
         with contextlib.suppress(OSError):  # nobody will read any more
+            # Not through sys.stderr, whose lock the end of the program would wait for.
+            out = sys.stderr.fileno()
             while (record := self._lines.get()) is not None:
-                os.write(out, self._layout.format(record).encode() + b"\n")
+                os.write(out, self._line(record))
                 lost, self._lost = self._lost, 0
                 if lost:
                     record.msg = f"{lost} lines of the log were lost: nobody read it"
-                    os.write(out, self._layout.format(record).encode() + b"\n")
+                    os.write(out, self._line(record))
+
+    def _line(self, record: logging.LogRecord) -> bytes:
+        # What is no UTF-8, such as half a surrogate in a name, must not end the log.
+        return self._layout.format(record).encode(errors="backslashreplace") + b"\n"
 
     def end(self) -> None:
         """Have what waits written, if anybody reads it."""

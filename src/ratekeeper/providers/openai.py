@@ -53,7 +53,6 @@ _SILENT = frozenset(
         "verbosity",
     ]
 )
-_KEPT = ("previous_response_id", "conversation")  # what the provider keeps
 # Which bounds an answer; a provider that does not know one of the two may heed the other.
 _BOUNDS = {
     Endpoint.CHAT: ("max_completion_tokens", "max_tokens"),
@@ -160,14 +159,13 @@ class OpenAIShapes:
 
 def _error_in(value: Json) -> Json | None:
     error = value.get("error")
-    if error is None and value.get("type") is None and value.get("object") != "error":
-        return None
-    bare = value.get("type") == "error" or value.get("object") == "error"
-    if bare and not isinstance(error, dict):
+    if isinstance(error, dict):
+        return error
+    if value.get("type") == "error" or value.get("object") == "error":
         return value  # as the Responses API's own event is, and all of Mistral's
     if isinstance(error, str) and error:
         return {"code": value.get("code"), "message": error}
-    return error if isinstance(error, dict) else None
+    return None
 
 
 def _deployment(path: str) -> str:
@@ -195,7 +193,10 @@ def _estimate(endpoint: Endpoint, request: Json, model: str, margin: int) -> Est
     if endpoint is Endpoint.EMBEDDINGS:
         prompt.add_numbered(request.get("input"))
         return prompt.estimate(margin=margin)
-    prompt.unseen = bool(request.get(_KEPT[0]) or request.get(_KEPT[1]))
+    # What the provider keeps itself.
+    prompt.unseen = bool(
+        request.get("previous_response_id") or request.get("conversation")
+    )
     for name, value in request.items():
         if name not in _SILENT and isinstance(value, str | list | dict):
             if name == "prompt":

@@ -1,0 +1,54 @@
+"""The log of `serve`: what is written, whatever the lines hold."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from ratekeeper.cli.log import on_stderr
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+LOG = logging.getLogger("ratekeeper.tests")
+
+
+def written(
+    path: Path, monkeypatch: pytest.MonkeyPatch, *said: str, as_json: bool
+) -> list[str]:
+    """Return the lines that come of some messages."""
+    # pytest's own capture of it could not be sent between processes.
+    monkeypatch.setattr(logging.getLogger("ratekeeper"), "propagate", False)
+    with path.open("w", encoding="utf-8") as file:
+        monkeypatch.setattr(sys, "stderr", file)
+        with on_stderr(as_json=as_json):
+            for text in said:
+                LOG.warning("%s", text)
+    return path.read_text("utf-8").splitlines()
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_line_that_is_no_text_does_not_end_the_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, as_json: bool
+) -> None:
+    odd, after = written(
+        tmp_path / "log", monkeypatch, "half \ud800", "after it", as_json=as_json
+    )
+
+    assert "half \\ud800" in odd
+    assert "after it" in after
+
+
+def test_a_message_that_is_an_object_is_one_line_of_json(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [line] = written(
+        tmp_path / "log", monkeypatch, '{"event": "refused"}', as_json=True
+    )
+
+    said = json.loads(line)
+    assert ("refused", "WARNING") == (said["event"], said["level"])
