@@ -151,7 +151,8 @@ async def _drain(listener: Listener, drain_s: float, at_once: asyncio.Event) -> 
 async def _within(seconds: float, event: asyncio.Event) -> None:
     """Wait for an event, but no longer than that."""
     with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(event.wait(), seconds)
+        async with asyncio.timeout(seconds):
+            await event.wait()
 
 
 async def _until(is_so: Callable[[], bool], seconds: float) -> None:
