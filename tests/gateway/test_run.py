@@ -47,6 +47,18 @@ PROGRAM = textwrap.dedent("""
         ready=lambda url: print(url, flush=True))
 """)
 
+HEEDED = textwrap.dedent("""
+    import gc, os, signal
+    from ratekeeper.gateway.run import run
+    from tests.gateway.stand_in import StandIn
+
+    def ready(url):
+        print(gc.get_freeze_count() > 10_000, gc.get_threshold()[0], flush=True)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    run(StandIn(), port=0, ready=ready)
+""")
+
 
 class Running:
     """A gateway in a process of its own."""
@@ -227,6 +239,19 @@ def test_it_is_up_within_a_second(start: Callable[..., Running]) -> None:
 
     assert 200 == status(gateway.url + "/next")
     assert time.monotonic() - began < 3  # a second, on a machine that does nothing else
+
+
+def test_what_is_there_for_good_is_not_looked_at_for_garbage() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", HEEDED],
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+
+    assert "True 10000\n" == ended.stdout
 
 
 def test_a_port_that_is_taken_says_what_to_do() -> None:

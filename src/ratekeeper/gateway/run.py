@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import errno
 import functools
+import gc
 import logging
 import queue
 import signal
@@ -38,6 +39,7 @@ _LEAST_CONNECTIONS = 64
 _POLL_S = 1.0  # how often the config file is looked at
 _LOOK_S = 0.05  # how often, while it drains, whether all is answered
 _LAST_S = 2.0  # for calls that were cut to end their tasks
+_YOUNG = 10_000  # objects made until garbage is looked for: those of some ten calls
 
 
 class Gateway(Protocol):
@@ -78,11 +80,29 @@ class Stop:
         self.gently.set()
 
 
-def run(gateway: Gateway, **options: Any) -> None:
-    """Serve until a signal says stop, on uvloop where it is installed."""
+def run(
+    gateway: Gateway, *, ready: Callable[[str], None] | None = None, **options: Any
+) -> None:
+    """Serve until a signal says stop, on uvloop where it is installed.
+
+    The process is the gateway's own: how often garbage is looked for is set for it.
+    """
+
+    def begun(url: str) -> None:
+        _leave_alone()
+        if ready is not None:
+            ready(url)
+
     _allow_files()
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(serve(gateway, **options))
+        runner.run(serve(gateway, ready=begun, **options))
+
+
+def _leave_alone() -> None:
+    """Have what is there for good never looked at again for garbage, the rest seldom."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_YOUNG, *gc.get_threshold()[1:])
 
 
 async def serve(
@@ -151,8 +171,7 @@ async def _drain(listener: Listener, drain_s: float, at_once: asyncio.Event) -> 
 async def _within(seconds: float, event: asyncio.Event) -> None:
     """Wait for an event, but no longer than that."""
     with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            await event.wait()
+        await asyncio.wait_for(event.wait(), seconds)
 
 
 async def _until(is_so: Callable[[], bool], seconds: float) -> None:
