@@ -75,6 +75,7 @@ class Exchange(Wire):
     __slots__ = (
         "_connection",
         "_due",
+        "_head",
         "_is_chunked",
         "_is_large",
         "_is_mute",
@@ -114,6 +115,7 @@ class Exchange(Wire):
         self.is_complete = False
         self._is_chunked = False
         self._due: int | None = None  # bytes of the answer's body that are owed
+        self._head = b""  # of a short answer: written with its body, as one
 
     # What the connection tells
 
@@ -254,14 +256,17 @@ class Exchange(Wire):
             raise BadHead
         self.keep_alive = keep_alive
         self._is_chunked = is_chunked
-        self._due = due
+        self._due = None if self._is_mute else due
         self.is_started = True
-        self._connection.transport.write(text)
+        if due is not None and due <= _LARGE:
+            self._head = text
+        else:
+            self._connection.transport.write(text)
 
     def _write_body(self, body: bytes, *, more: bool) -> None:
         if self._is_mute:
-            pass
-        elif self._is_chunked:
+            body = b""
+        if self._is_chunked:
             parts = (b"%x\r\n" % len(body), body, b"\r\n") if body else ()
             if not more:
                 parts = (*parts, b"0\r\n\r\n")
@@ -274,6 +279,8 @@ class Exchange(Wire):
                 self._due -= len(body)
                 if self._due < 0 or (self._due and not more):
                     raise RuntimeError("an answer is not as long as it said")
+            if self._head:
+                body, self._head = self._head + body, b""
             if body:
                 self._connection.transport.write(body)
         if not more:
