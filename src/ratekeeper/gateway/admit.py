@@ -23,11 +23,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from ratekeeper.core.meter import Meter
+    from ratekeeper.core.reading import Reading
     from ratekeeper.gateway.ledger import Ledger
+    from ratekeeper.providers.catalog import Provider
     from ratekeeper.providers.facts import Costs
     from ratekeeper.stores.keys import Target
     from ratekeeper.stores.memory import MemoryStore
 
+_READ_US = 10_000  # answers that come closer together show much the same of limits
 _AT_ONCE = 16  # calls that choose anew in one turn of the loop: a millisecond or so
 
 
@@ -91,6 +94,7 @@ class Way:
     """Whose limits a call goes through; the first `split` of them are ours."""
 
     __slots__ = (
+        "_read_us",
         "_rules",
         "is_durable",
         "money",
@@ -117,6 +121,7 @@ class Way:
         self.watched = tuple(at for at, rule in enumerate(rules) if rule.shadow)
         self.is_durable = any(rule.is_durable for rule in rules)
         self._rules = [scope.rules for scope, _ in self.targets]
+        self._read_us = 0  # when an answer last showed what is left
 
     @property
     def is_current(self) -> bool:
@@ -127,6 +132,20 @@ class Way:
                 return False
             at += 1
         return True
+
+    def readings(
+        self, provider: Provider, fields: Mapping[str, str], now: int
+    ) -> Sequence[Reading]:
+        """Return what an answer shows of the provider's limits, once in a moment.
+
+        At many answers a second each tells what the one before it told.
+        """
+        if 0 <= now - self._read_us < _READ_US:
+            return ()
+        found = provider.readings(fields, now)
+        if found:
+            self._read_us = now
+        return found
 
     def costs(self, ours: Costs, theirs: Costs, money: Mapping[str, int]) -> list[int]:
         """Return what a call takes from each limit of its way.

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 _OPENAI = ("requests", "tokens")
 _ANTHROPIC = ("requests", "tokens", "input_tokens", "output_tokens")
 _MILLISECOND = 1000
+_NOTHING = 0, 0, 0  # of a limit that is not shown
 
 # The draft's own name; tokens and units of the operator's are named as limits name them.
 _QUOTA_UNITS = {CONCURRENT: "concurrent-requests"}
@@ -99,16 +100,21 @@ class QuotaHeaders:
         shown = []
         at = 0
         for meter in meters:
-            left, reset_us = meter.remaining(now_us), meter.reset_us(now_us)
-            readings.append((left, -reset_us, meter.limit.amount))
             item = self._items[at]
             at += 1
-            if item:
-                item %= left
-                # Nobody knows when a slot becomes free.
-                if meter.limit.window_us and not refused:
+            if not item:
+                readings.append(_NOTHING)
+                continue
+            limit = meter.limit
+            left = meter.remaining(now_us)
+            item %= left
+            reset_us = 0
+            if limit.window_us:  # nobody knows when a slot becomes free
+                reset_us = meter.reset_us(now_us)
+                if not refused:
                     item += b";t=%d" % -(-reset_us // units.SECOND)
-                shown.append(item)
+            readings.append((left, -reset_us, limit.amount))
+            shown.append(item)
         if dialect is Dialect.ANTHROPIC:
             headers = _written(self._anthropic, readings, now_us, _moment)
         else:

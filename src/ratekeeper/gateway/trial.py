@@ -86,8 +86,8 @@ class Trial:
     def answered(self, fields: Mapping[str, str]) -> None:
         """Take in the headers of a good answer and make ready for its body."""
         account = self.account
-        self._answered_us = account.now_us()
-        self._pass.answered(account.provider.readings(fields, self._answered_us))
+        now = self._answered_us = account.now_us()
+        self._pass.answered(self._offer.way.readings(account.provider, fields, now))
         kind = fields.get("content-type", "")
         self._meter = account.provider.meter(self._offer.facts, kind, read_json)
         self._decode = decoder(fields.get("content-encoding", ""))
