@@ -66,9 +66,7 @@ def _gate(
 
 def _in_loop(it: Gate, do: Callable[[], object]) -> None:
     """Do something where the gateway's calls run."""
-    tending = it.gateway._tending
-    assert tending is not None
-    tending.get_loop().call_soon_threadsafe(do)
+    it.gateway.ledger._loop.call_soon_threadsafe(do)
 
 
 def _set_aside(it: Gate, at: int, for_s: float) -> None:

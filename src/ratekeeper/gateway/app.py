@@ -1,7 +1,7 @@
 """The gateway as a raw ASGI app: health, and calls on their way.
 
 It owns what all calls share: the store of limits, the ledger, the pool, the roster.
-It is started and closed by whoever serves it, and reads no file.
+It is started and closed by whoever serves it. Making one opens its store's file.
 """
 
 from __future__ import annotations
@@ -76,6 +76,7 @@ class Gateway:
         self._keys = KeyStore(self._database)
         has_written = bool(config.client_keys)
         self._hasher = self._keys.hasher(self._environ, has_written=has_written)
+        self._seen = -1  # of the keys: what is read here may be older than that it says
         self._clock = clock
         self._journal = Journal(self._database)
         self.store = MemoryStore(clock=clock, journal=self._journal)
@@ -85,7 +86,9 @@ class Gateway:
         self.roster = self._compiled(config)
         self.roster.enforce()
         self.held = Held(self.roster.max_held)
-        self._tending: asyncio.Task[None] | None = None
+        self._parts = contextlib.AsyncExitStack()  # each is closed, whatever others do
+        self._parts.callback(self._database.close)
+        self._parts.callback(self._journal.close)
         self.pool: Pool
         self.ledger: Ledger
         self.homes: Homes
@@ -104,25 +107,20 @@ class Gateway:
 
     async def start(self) -> None:
         """Make ready to take calls, in the running loop."""
-        loop = asyncio.get_running_loop()
+        loop, parts = asyncio.get_running_loop(), self._parts
         self.ledger = Ledger(self._database, self._journal, loop, clock=self._clock)
+        parts.push_async_callback(self.ledger.close)
         self.homes = Homes(self._database, loop, self.now_us, written=self.ledger.grew)
+        parts.callback(self.homes.close)
         self.pool = Pool()
-        self._tending = asyncio.create_task(self._tend())
+        parts.push_async_callback(self.pool.close)
+        parts.callback(self.observer.close)
+        parts.callback(self.desk.close)
+        parts.push_async_callback(_end, asyncio.create_task(self._tend()))
 
     async def close(self) -> None:
         """Let everything go; what was spent is on disk afterwards."""
-        if self._tending is not None:
-            self._tending.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._tending
-        self.desk.close()
-        self.observer.close()
-        await self.pool.close()
-        await self.ledger.close()
-        self.homes.close()
-        self._journal.close()
-        self._database.close()
+        await self._parts.aclose()
 
     def reload(self, config: Config) -> None:
         """Put another config in force; a wrong one raises and changes nothing."""
@@ -183,23 +181,39 @@ class Gateway:
         account.is_told = wait_us > 0
 
     async def _tend(self) -> None:
-        """Hear of keys that others make and revoke, and let the observer do its part."""
-        seen, told = -1, ""  # whatever it is, what was read at the start may be older
+        """Do what is due twice a second; what fails of it keeps nothing else from it."""
+        due = {
+            "client keys stay as they were": self._hear_of_keys,
+            "accounts are not looked at": self._hear_of_accounts,
+            "the observer does not do its part": self.observer.tick,
+        }
+        told: dict[str, str] = {}  # why each fails
         while True:
             await asyncio.sleep(_TEND_S)
-            self.observer.tick()
-            for account in self.roster.accounts:
-                if account.is_told:
-                    self.tell_of(account)
-            try:
-                version = self._keys.version()
-                if version != seen:
-                    self.roster.rekey(self._keys.records())
-                    seen, told = version, ""
-            except RatekeeperError as error:
-                if str(error) != told:
-                    told = str(error)
-                    _log.error("client keys stay as they were: %s", told)
+            for what, do in due.items():
+                try:
+                    do()
+                except Exception as error:  # noqa: BLE001 - whatever it is, there is a next time
+                    is_ours = isinstance(error, RatekeeperError)
+                    why = str(error) if is_ours else type(error).__name__
+                    if told.get(what) != why:
+                        _log.error("%s: %s", what, why)
+                    told[what] = why
+                else:
+                    told.pop(what, None)
+
+    def _hear_of_keys(self) -> None:
+        """Take in the keys that others have made and revoked."""
+        version = self._keys.version()
+        if version != self._seen:
+            self.roster.rekey(self._keys.records())
+            self._seen = version
+
+    def _hear_of_accounts(self) -> None:
+        """Tell of the accounts that are open again."""
+        for account in self.roster.accounts:
+            if account.is_told:
+                self.tell_of(account)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Answer one request, as ASGI has it."""
@@ -237,3 +251,9 @@ class Gateway:
             }
         )
         await send({"type": "http.response.body", "body": body})
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    """Cancel a task, and return when it is over."""
+    task.cancel()
+    await asyncio.wait([task])
