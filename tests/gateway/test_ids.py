@@ -65,6 +65,32 @@ def test_what_makes_an_id(
 
 
 @pytest.mark.parametrize(
+    ("dialect", "path", "is_list"),
+    [
+        (Dialect.OPENAI, "/files", True),
+        (Dialect.OPENAI, "/fine_tuning/jobs", True),
+        (Dialect.OPENAI, "/chat/completions", True),
+        (Dialect.OPENAI, "/files/file-1/content", False),
+        (Dialect.OPENAI, "/containers/cntr_1/files", False),
+        (Dialect.OPENAI, "/models", False),
+        (Dialect.ANTHROPIC, "/v1/messages/batches", True),
+        (Dialect.ANTHROPIC, "/v1/messages/batches/msgbatch_1/results", False),
+        (Dialect.GEMINI, "/v1beta/files", True),
+        (Dialect.GEMINI, "/v1beta/files/abc", False),
+        (Dialect.GEMINI, "/v1beta/models", False),
+        (Dialect.GEMINI, "/v1beta/models/veo/operations", True),
+        (Dialect.GEMINI, "/v1beta/models/veo/operations/op1", False),
+        (Dialect.GEMINI, "/v1beta/tunedModels/mine/operations", True),
+    ],
+)
+def test_what_is_a_list(dialect: Dialect, path: str, *, is_list: bool) -> None:
+    route = Route(dialect, path)
+
+    assert is_list == ids.lists(route, "GET")
+    assert not ids.lists(route, "POST")
+
+
+@pytest.mark.parametrize(
     ("answer", "names"),
     [
         ({"object": "file", "id": "file-1"}, ["file-1"]),

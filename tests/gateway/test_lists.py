@@ -64,6 +64,19 @@ def test_a_list_shows_what_is_its_callers_and_what_nobody_made_here(
     assert 1.5 == page["data"][0]["size"]
 
 
+@pytest.mark.parametrize(
+    "asked", [{"params": {"upload_id": "x"}}, {"json": {"file_id": "file-x"}}]
+)
+def test_what_else_a_call_names_shows_nobody_what_is_anothers(
+    tmp_path: Path, one: Shelf, asked: dict[str, Any]
+) -> None:
+    with _gate(tmp_path, one) as it, it.client() as mine, it.client(OTHER) as theirs:
+        first, _ = _batch(mine), _batch(theirs)
+        page = mine.request("GET", "/v1/batches", **asked).json()
+
+    assert [first] == [one["id"] for one in page["data"]]
+
+
 def test_a_page_of_others_alone_is_no_end_for_an_sdk(
     tmp_path: Path, one: Shelf
 ) -> None:

@@ -108,10 +108,17 @@ def makes(route: Route, method: str, said: Mapping[str, object]) -> bool:
 
 
 def lists(route: Route, method: str) -> bool:
-    """Say whether the answer of a call that names no id is a list of what has some."""
+    """Say whether the answer of a call lists what any of an account's callers made.
+
+    The path alone decides: what else a call names does not make its answer another.
+    """
+    if method != "GET":
+        return False
+    if route.path.endswith("/operations"):  # of a model as well
+        return True
     if route.dialect is Dialect.ANTHROPIC and route.family == "messages":
-        return method == "GET" and "/batches" in route.path
-    return method == "GET" and route.family in {*_HOLD_IDS, "chat"}
+        return route.path.endswith("/batches")
+    return route.family in {*_HOLD_IDS, "chat"} and not any(_in_path(route))
 
 
 class Sight:

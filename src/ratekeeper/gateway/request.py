@@ -221,9 +221,10 @@ class Request:
             raise Refused(
                 Fault.BAD_REQUEST, f"the request refers to more than {ids.MOST:,} ids"
             ) from None
-        self.refers_to += uploads.ids_in(self.query)
+        self.lists = ids.lists(found, self.method)
+        if uploads.begins(self.raw_path):
+            self.refers_to += uploads.ids_in(self.query)
         if not self.refers_to:
-            self.lists = ids.lists(found, self.method)
             return targets
         assert self.caller is not None
         where = {one.name: one for one in self._able(found)}
