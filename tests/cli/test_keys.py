@@ -14,6 +14,7 @@ from ratekeeper.cli.main import run
 from ratekeeper.config.load import load
 from ratekeeper.gateway.keys import KeyBook, KeyRecord
 from ratekeeper.gateway.keystore import KeyStore
+from ratekeeper.stores.claim import Claim
 from ratekeeper.stores.database import Database
 from tests.cli import running
 
@@ -61,7 +62,7 @@ def keys(
 ) -> Keys:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("RATEKEEPER_SECRET", raising=False)
-    (tmp_path / "ratekeeper.yaml").write_text(CONFIG)
+    (tmp_path / "gate.yaml").write_text(CONFIG)
     return Keys(tmp_path, capsys)
 
 
@@ -95,8 +96,11 @@ def test_a_new_key_is_all_that_goes_to_standard_output(keys: Keys) -> None:
 def test_json_tells_key_and_terms(keys: Keys) -> None:
     facts = keys.facts("create", "web", "--limit", "60 rpm")
 
-    assert keys.found(facts.pop("key")) is not None
-    assert {"name": "web", "limits": ["60 rpm"]} == facts
+    found = keys.found(facts.pop("key"))
+    store = str(keys.folder / "ratekeeper.db")
+
+    assert found is not None
+    assert {"name": "web", "limits": ["60 rpm"], "store": store} == facts
 
 
 def test_an_entry_for_the_config_lets_the_same_key_in_and_stores_nothing(
@@ -130,7 +134,7 @@ def test_every_mistake_is_told_by_its_option(keys: Keys) -> None:
 def test_a_team_that_is_not_in_the_config_is_a_mistake_with_the_nearest(
     keys: Keys,
 ) -> None:
-    keys("create", "web", "--team", "serch", "-c", "ratekeeper.yaml", code=2)
+    keys("create", "web", "--team", "serch", "-c", "gate.yaml", code=2)
     assert "--team: there is no team 'serch' (did you mean 'search'?)" in keys.err
 
     keys("create", "web", "--team", "serch")
@@ -138,16 +142,71 @@ def test_a_team_that_is_not_in_the_config_is_a_mistake_with_the_nearest(
 
 
 def test_a_config_names_store_and_address(keys: Keys) -> None:
-    secret = keys("create", "web", "--team", "search", "-c", "ratekeeper.yaml").strip()
+    secret = keys("create", "web", "--team", "search", "-c", "gate.yaml").strip()
 
     assert keys.found(secret, "other.db") is not None
     assert not (keys.folder / "ratekeeper.db").exists()
     assert "http://localhost:9000/anthropic" in keys.err
 
 
+def test_a_store_is_beside_the_config_that_names_it(
+    keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = keys.folder / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    secret = keys("create", "web", "-c", "../gate.yaml").strip()
+
+    assert keys.found(secret, "other.db") is not None
+    assert [] == [*elsewhere.iterdir()]
+    assert f"kept in {keys.folder / 'other.db'}, a new store: no limits" in keys.err
+
+
+@pytest.mark.parametrize("name", ["ratekeeper.yaml", "ratekeeper.toml"])
+def test_the_config_of_this_folder_is_found_as_a_gateway_finds_it(
+    keys: Keys, name: str
+) -> None:
+    text = CONFIG if name.endswith("yaml") else 'store = "sqlite:///other.db"\n'
+    (keys.folder / name).write_text(text)
+    secret = keys("create", "web").strip()
+
+    assert keys.found(secret, "other.db") is not None
+    assert not (keys.folder / "ratekeeper.db").exists()
+
+
+def test_of_two_configs_in_this_folder_neither_is_taken(keys: Keys) -> None:
+    for name in ("ratekeeper.yaml", "ratekeeper.toml"):
+        (keys.folder / name).touch()
+    keys("create", "web", code=2)
+
+    assert "ratekeeper.yaml and ratekeeper.toml are here: name the one" in keys.err
+
+
+def test_a_key_goes_to_a_simulated_gateway_where_there_is_no_other(keys: Keys) -> None:
+    simulated = "ratekeeper-simulated.db"
+    keys("create", "first", "--store", f"sqlite:///{simulated}")
+    secret = keys("create", "web").strip()
+    keys("create", "real", "--store", "sqlite:///ratekeeper.db")
+    real = keys("create", "other").strip()
+
+    assert keys.found(secret, simulated) is not None
+    assert keys.found(real) is not None
+
+
+def test_it_is_said_whether_a_gateway_hears_of_a_new_key(keys: Keys) -> None:
+    keys("create", "web")
+    alone = keys.err
+    claim = Claim(keys.folder / "ratekeeper.db")
+    keys("create", "app")
+    claim.release()
+
+    assert "no gateway runs on this store now" in alone
+    assert "the gateway that runs on this store knows it within a second" in keys.err
+
+
 @pytest.mark.parametrize("verb", ["create", "revoke", "rotate"])
 def test_a_key_of_the_config_is_changed_there(keys: Keys, verb: str) -> None:
-    keys(verb, "written", "-c", "ratekeeper.yaml", code=2)
+    keys(verb, "written", "-c", "gate.yaml", code=2)
 
     assert "'written' stands in the config file: change it there" in keys.err
 
@@ -196,9 +255,9 @@ def test_a_rotation_without_grace_ends_the_old_secret(keys: Keys) -> None:
 
 
 def test_a_list_shows_every_key_and_neither_secret_nor_hash(keys: Keys) -> None:
-    secret = keys("create", "web", *TERMS, "-c", "ratekeeper.yaml").strip()
-    text = keys("list", "-c", "ratekeeper.yaml")
-    facts = keys.facts("list", "-c", "ratekeeper.yaml")
+    secret = keys("create", "web", *TERMS, "-c", "gate.yaml").strip()
+    text = keys("list", "-c", "gate.yaml")
+    facts = keys.facts("list", "-c", "gate.yaml")
 
     assert [("written", "config"), ("web", "store")] == [
         (one["name"], one["source"]) for one in facts
@@ -249,7 +308,7 @@ def test_a_store_that_is_not_there_is_not_made_by_looking(keys: Keys) -> None:
     for verb in (["list"], ["revoke", "web"], ["rotate", "web"]):
         keys(*verb, "--store", "sqlite:///absent.db", code=2)
 
-        assert "there is no store absent.db" in keys.err
+        assert f"there is no store {keys.folder / 'absent.db'}" in keys.err
     assert not (keys.folder / "absent.db").exists()
 
 
@@ -270,7 +329,7 @@ def test_a_key_in_the_place_of_its_name_is_not_repeated(keys: Keys) -> None:
 @pytest.mark.parametrize(
     "arguments",
     [
-        ("list", "--store", "sqlite:///x.db", "-c", "ratekeeper.yaml"),
+        ("list", "--store", "sqlite:///x.db", "-c", "gate.yaml"),
         ("create", "web", "--json", "--print-yaml"),
         ("create", "web", "--priority", "bach"),
         ("lst",),

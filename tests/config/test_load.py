@@ -246,6 +246,21 @@ def test_a_mistake_without_a_line_stands_apart_from_the_name(tmp_path: Path) -> 
         load(path)
 
 
+@pytest.mark.parametrize("said", ["", "store: sqlite:///ratekeeper.db\n"])
+def test_a_store_is_beside_its_file(tmp_path: Path, said: str) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text(said)
+
+    assert f"sqlite:///{tmp_path / 'ratekeeper.db'}" == load(path).store
+
+
+def test_a_store_with_a_whole_path_is_there(tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text("store: sqlite:////var/lib/x.db\n")
+
+    assert "sqlite:////var/lib/x.db" == load(path).store
+
+
 def test_an_empty_file_has_no_providers(tmp_path: Path) -> None:
     path = tmp_path / "empty.yaml"
     path.write_text("# nothing yet\n")

@@ -63,15 +63,17 @@ def _where(command: F) -> F:
     """Add the options that say which store is meant."""
     store = click.option(
         "--store",
-        metavar="URL",
-        help="The gateway's store.  [default: sqlite:///ratekeeper.db]",
+        metavar="ADDRESS",
+        help="The gateway's store, such as sqlite:///ratekeeper.db.",
     )
     config = click.option(
         "-c",
         "--config",
         "file",
         type=click.Path(path_type=Path),
-        help="The gateway's config file: its store, its teams, its keys.",
+        metavar="FILE",
+        help="The gateway's config file: its store, its teams, its keys. Else "
+        "ratekeeper.yaml, .yml or .toml in this folder, else ratekeeper.db.",
     )
     return store(config(command))
 
@@ -121,12 +123,12 @@ def create(
 
     if as_json and print_yaml:
         raise click.UsageError("give --json or --print-yaml, not both")
-    config, path = _place(store, file)
-    said = _checked(name, terms, config, knows_teams=file is not None)
+    config, path, has_file = _place(store, file)
+    said = _checked(name, terms, config, knows_teams=has_file)
     _not_in_config(name, config)
     now_us = MonotonicClock.now_us()
     _not_over(said, now_us)
-    secret = new_secret()
+    secret, is_new = new_secret(), not path.exists()
     with _opened(path) as (_, key_store):
         hasher = key_store.hasher(os.environ, has_written=bool(config.client_keys))
         digest = hasher.digest(secret)
@@ -135,22 +137,26 @@ def create(
             key_store.check_free(name)
         else:
             key_store.create(said, now_us)
-    if said.team and file is None:
+    place = f"{path}, a new store" if is_new else str(path)
+    if said.team and not has_file:
         click.echo(
             f"without --config, nobody checked that there is a team '{said.team}'",
             err=True,
         )
     if as_json:
-        click.echo(
-            json.dumps({"name": name, "key": secret, **terms_of(said)}, indent=2)
-        )
+        facts = {"name": name, "key": secret, **terms_of(said), "store": str(path)}
+        click.echo(json.dumps(facts, indent=2))
     elif print_yaml:
         click.echo(secret, err=True)
-        click.echo("It is shown this once; the entry for client_keys:", err=True)
+        click.echo(
+            "It is shown this once; the entry for client_keys of a gateway on "
+            f"{place}:",
+            err=True,
+        )
         click.echo(_entry(said))
     else:
-        click.echo(f"client key '{name}', kept in {path}: {_terms(said)}", err=True)
-        _show(secret, config)
+        click.echo(f"client key '{name}', kept in {place}: {_terms(said)}", err=True)
+        _show(secret, config, path)
 
 
 @keys.command("list", short_help="Say which keys there are, and what they spent.")
@@ -162,12 +168,12 @@ def list_(store: str | None, file: Path | None, *, as_json: bool) -> None:
     from ratekeeper.gateway.spending import spent_by_key
     from ratekeeper.runtime.clock import MonotonicClock
 
-    config, path = _place(store, file)
+    config, path, has_file = _place(store, file)
     now_us = MonotonicClock.now_us()
     with _existing(path) as (database, key_store):
         listing = Listing(
             stored=key_store.entries(),
-            written=config.client_keys if file else [],
+            written=config.client_keys if has_file else [],
             spent=spent_by_key(database, now_us),
             now_us=now_us,
         )
@@ -187,7 +193,7 @@ def revoke(name: str, store: str | None, file: Path | None) -> None:
     """End the client key called NAME for good; its name is not given again."""
     from ratekeeper.runtime.clock import MonotonicClock
 
-    config, path = _place(store, file)
+    config, path, _ = _place(store, file)
     _not_in_config(name, config)
     with _existing(path) as (_, key_store):
         key_store.revoke(name, MonotonicClock.now_us())
@@ -214,7 +220,7 @@ def rotate(
     from ratekeeper.gateway.keys import new_secret
     from ratekeeper.runtime.clock import MonotonicClock
 
-    config, path = _place(store, file)
+    config, path, _ = _place(store, file)
     _not_in_config(name, config)
     try:
         grace_us = duration_us(grace)
@@ -232,15 +238,18 @@ def rotate(
         return
     old = f"works until {moment(until_us)}" if grace_us else "works no more"
     click.echo(f"client key '{name}' has a new secret; the old one {old}", err=True)
-    _show(secret, config)
+    _show(secret, config, path)
 
 
 # Which store, and what stands in the config.
 
 
-def _place(store: str | None, file: Path | None) -> tuple[Config, Path]:
-    """Return the config, the usual one where no file was named, and the store's file."""
-    from ratekeeper.config.load import load
+def _place(store: str | None, file: Path | None) -> tuple[Config, Path, bool]:
+    """Return the config, the store's file, and whether a config file says so.
+
+    It looks where a gateway that is started here looks.
+    """
+    from ratekeeper.config.load import file_here, load
     from ratekeeper.config.model import Config
     from ratekeeper.stores.database import path_of
 
@@ -248,8 +257,21 @@ def _place(store: str | None, file: Path | None) -> tuple[Config, Path]:
         raise click.UsageError(
             "give --store or --config, which names a store, not both"
         )
-    config = load(file) if file else Config(store=store) if store else Config()
-    return config, path_of(config.store)
+    if file is None and store is None:
+        file = file_here()
+    config = load(file) if file else Config(store=store or _store_here())
+    return config, path_of(config.store).absolute(), file is not None
+
+
+def _store_here() -> str:
+    """Return the store of a gateway without a config: a simulated one's, if need be."""
+    from ratekeeper.config.default import SIMULATED_STORE
+    from ratekeeper.config.model import Config
+    from ratekeeper.stores.database import path_of
+
+    usual = Config().store
+    is_simulated = path_of(SIMULATED_STORE).exists() and not path_of(usual).exists()
+    return SIMULATED_STORE if is_simulated else usual
 
 
 @contextlib.contextmanager
@@ -324,11 +346,15 @@ def _not_over(said: ClientKey, now_us: int) -> None:
 # What is said of a new key.
 
 
-def _show(secret: str, config: Config) -> None:
+def _show(secret: str, config: Config, path: Path) -> None:
     """Print a secret, and how to use it."""
     from ratekeeper.config.addresses import host_and_port
+    from ratekeeper.stores.claim import Claim
 
-    click.echo("It is shown this once:\n", err=True)
+    known = "no gateway runs on this store now"
+    if Claim.is_held(path):
+        known = "the gateway that runs on this store knows it within a second"
+    click.echo(f"{known}\nIt is shown this once:\n", err=True)
     click.echo(secret)
     host, port = host_and_port(config.listen)
     if host in {"0.0.0.0", "::"}:  # noqa: S104 - a name to call, not to listen on

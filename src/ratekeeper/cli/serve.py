@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
     from ratekeeper.config.model import Config
 
-_FILES = ("ratekeeper.yaml", "ratekeeper.yml", "ratekeeper.toml")  # looked for here
 _VARIABLE = "RATEKEEPER_KEY"  # in which a caller has its key
 _FIRST_KEY = "default"  # the name of the key that is made where there is none
 
@@ -46,8 +45,8 @@ class _Plan:
     "path",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help=f"What to serve. Else {_FILES[0]} in this folder, else the providers whose keys "
-    "are in the environment, else a simulated one.",
+    help="What to serve. Else ratekeeper.yaml, .yml or .toml in this folder, else the "
+    "providers whose keys are in the environment, else simulated ones.",
 )
 @click.option("--listen", metavar="HOST:PORT", help="Instead of what the config says.")
 @click.option("--store", metavar="ADDRESS", help="As sqlite:///ratekeeper.db.")
@@ -120,10 +119,9 @@ def _require() -> None:
 
 def _plan(path: Path | None, stack: contextlib.ExitStack) -> _Plan:
     from ratekeeper.config.default import from_environment
-    from ratekeeper.config.load import load
+    from ratekeeper.config.load import file_here, load
 
-    if path is None:
-        path = next((Path(one) for one in _FILES if Path(one).is_file()), None)
+    path = path or file_here()
     if path is not None:
         return _Plan(load(path), path.name, path)
     found = from_environment(os.environ)
@@ -200,10 +198,12 @@ def _greeting(plan: _Plan, facts: dict[str, Any]) -> str:
 
 
 def _create(plan: _Plan, facts: dict[str, Any]) -> str:
-    """Write the command that makes a key where this gateway looks for it."""
-    where = ["--store", facts["store"]] if plan.path is None else ["-c", str(plan.path)]
-    if plan.path is not None and facts["store"] != plan.config.store:
-        where = ["--store", facts["store"]]
+    """Write the command that makes a key where this gateway looks, in any folder."""
+    from ratekeeper.stores.database import address_of, path_of
+
+    where = ["--store", address_of(path_of(facts["store"]).absolute())]
+    if plan.path is not None and facts["store"] == plan.config.store:
+        where = ["-c", str(plan.path.absolute())]
     return shlex.join(["ratekeeper", "keys", "create", "my-app", *where])
 
 

@@ -8,6 +8,8 @@ from ratekeeper.config.model import Account, Config, Provider
 from ratekeeper.core.policy import FROM_REFUSALS, LEARNED
 from ratekeeper.providers.catalog import PROVIDERS
 
+SIMULATED_STORE = "sqlite:///ratekeeper-simulated.db"  # of simulated providers alone
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 

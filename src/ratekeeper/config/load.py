@@ -1,12 +1,13 @@
 """Load a config file: the whole of it is right, or every mistake is named.
 
-It knows the file; which of its variables are set is a matter of the machine it runs on,
-and asked elsewhere. Limits come as written: the rules they make are made elsewhere.
+It knows the file, and where that stands: a relative store is beside it. Which of its
+variables are set is a matter of the machine it runs on, and asked elsewhere. Limits
+come as written: the rules they make are made elsewhere.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import msgspec
 
@@ -16,11 +17,22 @@ from ratekeeper.config.model import Config
 from ratekeeper.config.source import read_source
 from ratekeeper.config.tiers import limits_of
 from ratekeeper.errors import ConfigError
+from ratekeeper.stores.database import address_of, path_of
 
-if TYPE_CHECKING:
-    from pathlib import Path
+__all__ = ["FILES", "Mistake", "file_here", "limits_of", "load", "read"]
 
-__all__ = ["Mistake", "limits_of", "load", "read"]
+FILES = ("ratekeeper.yaml", "ratekeeper.yml", "ratekeeper.toml")  # looked for here
+
+
+def file_here() -> Path | None:
+    """Return the config file of the current folder, None where it has none.
+
+    Raises `ConfigError` where it has several: which one is meant?
+    """
+    found = [name for name in FILES if Path(name).is_file()]
+    if len(found) > 1:
+        raise ConfigError(f"{' and '.join(found)} are here: name the one meant with -c")
+    return Path(found[0]) if found else None
 
 
 def load(path: Path) -> Config:
@@ -42,4 +54,6 @@ def read(path: Path) -> tuple[Config | None, list[Mistake]]:
     mistakes = findings.mistakes()
     if mistakes:
         return None, mistakes
-    return msgspec.convert(data, Config), []
+    config = msgspec.convert(data, Config)
+    store = path.parent.resolve() / path_of(config.store)
+    return msgspec.structs.replace(config, store=address_of(store)), []

@@ -131,3 +131,8 @@ def path_of(address: str) -> Path:
         msg = f"store {scheme!r}: expected sqlite:///path, such as sqlite:///ratekeeper.db"
         raise ConfigError(msg)
     return Path(address.removeprefix(_SCHEME)).expanduser()
+
+
+def address_of(path: Path) -> str:
+    """Return the address of a file."""
+    return _SCHEME + path.as_posix()
