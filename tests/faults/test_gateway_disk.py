@@ -1,25 +1,24 @@
-"""The gateway's file locked, removed, or without room: nobody spends what is not kept."""
+"""The gateway's file locked, removed, or read-only.
+
+Nobody spends what is not kept, all others pass, and it is told once and got over.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-import resource
-import shutil
-import signal
 import sqlite3
-import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-import httpx2
 import pytest
 
-from tests.cli.running import Served, serve, simulate
+from tests.faults.kept import OUTAGE_S, on_disk, settled
 from tests.gateway import gates
-from tests.gateway.gates import Behind, Gate, account, behind, client_key, gate
-
-OPENAI = "sk-test-0123456789abcdefghijklmnopqrstuvwxyz"
+from tests.gateway.gates import Behind, Gate, account, asgi, behind, client_key, gate
 
 
 @pytest.fixture
@@ -36,6 +35,7 @@ def it(tmp_path: Path, upstream: Behind) -> Iterator[Gate]:
 
 
 FREE = "rk-" + "f" * 43  # a key without any limit that is kept
+FRESH = "rk-" + "n" * 43  # a key with one, that has not called yet
 
 
 def recovered(it: Gate) -> bool:
@@ -46,15 +46,6 @@ def recovered(it: Gate) -> bool:
                 return True
             time.sleep(0.05)
     return False
-
-
-def on_disk(path: Path) -> int:
-    connection = sqlite3.connect(path)
-    try:
-        (amount,) = connection.execute("SELECT sum(amount) FROM used").fetchone()
-    finally:
-        connection.close()
-    return int(amount)
 
 
 def test_a_file_that_another_holds_stops_calls_under_budgets_and_no_others(
@@ -94,9 +85,12 @@ def test_a_file_that_is_removed_is_told_and_nothing_is_spent_beside_it(
         path.touch()
         replaced = it.chat(client).status_code
         path.unlink()
+        path.mkdir()
+        covered = it.chat(client).status_code
+        path.rmdir()
         (tmp_path / "elsewhere").rename(path)
 
-    assert (503, 503) == (removed, replaced)
+    assert (503, 503, 503) == (removed, replaced, covered)
     assert 1 == upstream.requests
     assert "ratekeeper.db cannot be used" in caplog.text
     assert recovered(it)
@@ -105,110 +99,112 @@ def test_a_file_that_is_removed_is_told_and_nothing_is_spent_beside_it(
     assert 2 == on_disk(path)
 
 
-CONFIG = """\
-providers:
-  openai:
-    base_url: {url}
-    accounts: [{{api_key: "env:OPENAI_API_KEY", limits: [5000 rpm]}}]
-client_keys:
-  - {{name: app, hash: "{hash}", limits: [1000 requests/day], max_wait: 0s}}
-"""
-
-
-@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="Linux alone has it")
-def test_a_disk_without_room_is_told_and_got_over(tmp_path: Path) -> None:
-    file = tmp_path / "ratekeeper.yaml"
-    environ = {"OPENAI_API_KEY": OPENAI, "RATEKEEPER_SECRET": gates.PEPPER}
-    with simulate("openai", "--json") as provider:
-        file.write_text(
-            CONFIG.format(url=provider.facts["base_url"], hash=gates.digest())
-        )
-        with serve(tmp_path, **environ) as served:
-            pid = served.process.pid
-            headers = {"authorization": f"Bearer {gates.SECRET}"}
-            url = f"{served.facts['url']}/v1/chat/completions"
-            body = {"model": "gpt-4o", "max_tokens": 5, "messages": gates.MESSAGES}
-
-            def call() -> int:
-                return httpx2.post(url, headers=headers, json=body).status_code
-
-            before = call()
-            bounds = resource.prlimit(pid, resource.RLIMIT_FSIZE)
-            resource.prlimit(pid, resource.RLIMIT_FSIZE, (4096, bounds[1]))
-            full = [call() for _ in range(3)]
-            resource.prlimit(pid, resource.RLIMIT_FSIZE, bounds)
-            until = time.monotonic() + 5
-            while (after := call()) != 200 and time.monotonic() < until:
-                time.sleep(0.05)
-            code, _, err = served.end(signal.SIGTERM)
-    kept = on_disk(tmp_path / "ratekeeper.db")
-
-    assert (200, [503, 503, 503], 200) == (before, full, after)
-    assert 0 == code
-    assert "will be tried again" in err
-    assert "nothing was lost" in err
-    assert 2 == kept
-
-
 @contextlib.contextmanager
-def mounted(folder: Path) -> Iterator[Path]:
-    """Mount a disk of a megabyte there, where this user may."""
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(folder)],
-        capture_output=True,
-        check=False,
-    )
-    if done.returncode:
-        pytest.skip("this user may mount no disk")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "-l", str(folder)], check=True)
+def read_only(it: Gate) -> Iterator[None]:
+    """Let SQLite refuse every write to the gateway's file: SQLITE_READONLY."""
+
+    def set_to(value: str) -> None:
+        done = threading.Event()
+
+        def do() -> None:
+            with it.gateway._database.reading() as connection:
+                connection.execute(f"PRAGMA query_only={value}")
+            done.set()
+
+        assert it.gateway._tending is not None
+        it.gateway._tending.get_loop().call_soon_threadsafe(do)
+        assert done.wait(5)
+
+    set_to("ON")
+    yield
+    set_to("OFF")
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(shutil.which("mount") is None, reason="needs mount")
-def test_a_real_disk_that_is_full_is_told_and_got_over(tmp_path: Path) -> None:
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    environ = {"OPENAI_API_KEY": OPENAI, "RATEKEEPER_SECRET": gates.PEPPER}
-    other = f'  - {{name: free, hash: "{gates.digest(FREE)}", limits: [1000 rpm]}}\n'
-    with mounted(disk), simulate("openai", "--json") as provider:
-        terms = {"url": provider.facts["base_url"], "hash": gates.digest()}
-        (tmp_path / "ratekeeper.yaml").write_text(CONFIG.format(**terms) + other)
-        store = f"sqlite:///{disk / 'ratekeeper.db'}"
-        with serve(tmp_path, "--store", store, **environ) as served:
-            before = asked(served, 1)
-            fill(disk)
-            refused, free = asked(served, 20), asked(served, 5, FREE)
-            (disk / "filler").unlink()
-            until = time.monotonic() + 5
-            while (after := asked(served, 1)) != [200] and time.monotonic() < until:
-                time.sleep(0.05)
-            code, _, err = served.end(signal.SIGTERM)
-        kept = on_disk(disk / "ratekeeper.db")
-
-    sent = 2 + refused.count(200)
-    assert ([200], [200]) == (before, after)
-    assert {503} == {*refused[-5:]}
-    assert [200] * 5 == free
-    assert sent == kept
-    assert 0 == code
-    assert "will be tried again" in err
-    assert "nothing was lost" in err
-
-
-def asked(served: Served, many: int, key: str = gates.SECRET) -> list[int]:
-    """Call so often, one after another; return the statuses."""
-    url = f"{served.facts['url']}/v1/chat/completions"
-    body = {"model": "gpt-4o", "max_tokens": 5, "messages": gates.MESSAGES}
-    headers = {"authorization": f"Bearer {key}"}
+def told(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Return what the log said of the file, in a word each."""
+    words = "will be tried again", "nothing was lost"
     return [
-        httpx2.post(url, headers=headers, json=body).status_code for _ in range(many)
+        word
+        for record in caplog.records
+        for word in words
+        if word in record.getMessage()
     ]
 
 
-def fill(disk: Path) -> None:
-    with contextlib.suppress(OSError), (disk / "filler").open("wb", 0) as file:
-        while file.write(b"x" * 4096):
+def test_a_file_that_is_read_only_is_told_once_and_no_budget_is_passed(
+    tmp_path: Path, upstream: Behind, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each refused call charges and gives back: nothing is left to be written then."""
+    limits = ["3 requests/day", "$1/day"]
+    keys = [
+        client_key(limits=limits),
+        client_key("free", FREE),
+        client_key("fresh", FRESH, limits=limits),
+    ]
+    config = gates.config(
+        tmp_path, {"openai": account(upstream.url)}, keys, max_wait="0s"
+    )
+    with (
+        gate(config) as it,
+        it.client() as client,
+        it.client(FRESH) as fresh,
+        it.client(FREE) as free,
+    ):
+        before = it.chat(client).status_code
+        assert settled(tmp_path / "ratekeeper.db", 1)
+        refused = []
+        with read_only(it):
+            until = time.monotonic() + OUTAGE_S
+            while time.monotonic() < until:
+                refused += [it.chat(client), it.chat(fresh)]
+            passed = [it.chat(free).status_code for _ in range(5)]
+            health = [client.get(path).status_code for path in ("/readyz", "/healthz")]
+        assert recovered(it)
+        after = [it.chat(client).status_code for _ in range(2)]
+
+    assert 200 == before
+    assert {(503, "1")} == {(a.status_code, a.headers["retry-after"]) for a in refused}
+    assert [200] * 5 == passed
+    assert [200, 200] == health  # all but budgets is served: it stays in its balancer
+    assert ["will be tried again", "nothing was lost"] == told(caplog)
+    assert [200, 429] == after
+    assert 3 + 5 == upstream.requests
+
+
+def test_a_call_under_way_when_the_file_becomes_read_only_is_answered_and_kept(
+    tmp_path: Path,
+) -> None:
+    come, go_on = threading.Event(), threading.Event()
+
+    async def slow(scope: Any, receive: Any, send: Any) -> None:
+        del scope
+        while (await receive()).get("more_body", False):
             pass
+        come.set()
+        await asyncio.to_thread(go_on.wait, 10)
+        body = b'{"usage": {"prompt_tokens": 5, "completion_tokens": 2}}'
+        headers = [(b"content-type", b"application/json")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    keys = [client_key(limits=["1000 tokens/day"])]
+    statuses = []
+    with (
+        asgi(slow) as url,
+        gate(gates.config(tmp_path, {"openai": account(url)}, keys)) as it,
+        it.client() as client,
+    ):
+        call = threading.Thread(
+            target=lambda: statuses.append(it.chat(client).status_code)
+        )
+        call.start()
+        assert come.wait(5)
+        with read_only(it):
+            go_on.set()
+            call.join()
+            time.sleep(0.1)  # so that writing it is tried
+            held = on_disk(tmp_path / "ratekeeper.db")
+
+    assert [200] == statuses
+    assert held > 7
+    assert 7 == on_disk(tmp_path / "ratekeeper.db")

@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -19,6 +20,9 @@ from ratekeeper.stores.journal import Journal
 from ratekeeper.stores.keys import Scope
 from ratekeeper.stores.memory import MemoryStore
 from ratekeeper.testing import ManualClock
+
+if TYPE_CHECKING:
+    from ratekeeper.stores.journal import Write
 
 
 class Room:
@@ -72,10 +76,10 @@ def test_calls_of_one_turn_share_a_commit(tmp_path: Path) -> None:
             flushed = 0
             flush = one.ledger._flush
 
-            def counted() -> None:
+            def counted(*also: Write) -> None:
                 nonlocal flushed
                 flushed += 1
-                flush()
+                flush(*also)
 
             one.ledger._flush = counted  # type: ignore[method-assign]
             await asyncio.gather(*(one.call(10) for _ in range(20)))

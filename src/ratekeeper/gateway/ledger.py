@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ratekeeper.providers.facts import Usage
     from ratekeeper.runtime.clock import Clock
     from ratekeeper.stores.database import Database
-    from ratekeeper.stores.journal import Journal
+    from ratekeeper.stores.journal import Journal, Write
 
 _log = logging.getLogger("ratekeeper")
 
@@ -161,7 +161,7 @@ class Ledger:
                 handle.cancel()
         self._turn = self._later = None
         try:
-            self._flush()
+            self._flush(*((_prove,) if self._failure else ()))
         except Exception as error:  # noqa: BLE001 - whatever it is, nobody waits for ever
             self._failed(error, waiting)
             return
@@ -186,15 +186,13 @@ class Ledger:
             if not future.done():
                 future.set_exception(StoreUnavailable(why))
 
-    def _flush(self) -> None:
+    def _flush(self, *also: Write) -> None:
         if self._spend:
-            self._journal.flush(self._write_spend)
+            also = (*also, self._write_spend)
+        if also or self._journal.is_behind:
+            self._journal.flush(*also)
             self._spend.clear()
-        elif self._journal.is_behind:
-            self._journal.flush()
-        else:
-            return
-        self._grown = True
+            self._grown = True
 
     def _write_spend(self, connection: sqlite3.Connection) -> None:
         connection.executemany(
@@ -224,6 +222,14 @@ class Ledger:
             more = None  # there is another time
         delay_s = _PRUNE_S if more is None else _PRUNE_STEP_S
         self._upkeep[1] = self._loop.call_later(delay_s, self._prune, more or 0)
+
+
+def _prove(connection: sqlite3.Connection) -> None:
+    """Write a page that nobody reads: a charge and its refund come to nothing.
+
+    And a transaction of nothing is committed on any disk, one without room as well.
+    """
+    connection.execute("PRAGMA user_version=0")
 
 
 def _storable(name: str) -> str:
