@@ -111,8 +111,7 @@ def read_only(it: Gate) -> Iterator[None]:
                 connection.execute(f"PRAGMA query_only={value}")
             done.set()
 
-        assert it.gateway._tending is not None
-        it.gateway._tending.get_loop().call_soon_threadsafe(do)
+        it.gateway.ledger._loop.call_soon_threadsafe(do)
         assert done.wait(5)
 
     set_to("ON")
