@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,13 @@ def it(tmp_path: Path) -> Iterator[Gate]:
 def _ask(it: Gate, verb: str, key: str = gates.SECRET, **body: Any) -> httpx2.Response:
     with it.client(key) as client:
         return client.post(f"/v1/ratekeeper/{verb}", json=body)
+
+
+def _until(done: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 5
+    while not done():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
 
 
 def _take(**more: Any) -> dict[str, Any]:
@@ -133,26 +141,170 @@ def test_a_grant_is_settled_once_and_by_its_owner_alone(it: Gate) -> None:
     assert [404, 200, 404] == statuses
 
 
+AT_ONCE = {"x-ratekeeper-max-wait": "0s"}
+
+
+def _at_once(it: Gate, key: str = gates.SECRET, **body: Any) -> httpx2.Response:
+    with it.client(key) as client:
+        asked = {**OPENAI, **body}
+        return client.post("/v1/ratekeeper/acquire", json=asked, headers=AT_ONCE)
+
+
+OPENAI: dict[str, Any] = {"provider": "openai", "model": "gpt-4o"}
+
+
 def test_an_account_of_a_provider_may_be_on_the_way(it: Gate) -> None:
-    reply = _ask(it, "acquire", OTHER, provider="openai", model="gpt-4o").json()
+    reply = _ask(it, "acquire", OTHER, **OPENAI).json()
     refused = _ask(
         it, "settle", OTHER, grant=reply["grant"], refused=True, retry_after_s=9
     )
-    after = _ask(it, "acquire", OTHER, provider="openai", model="gpt-4o")
-    with it.client(
-        OTHER,
-    ) as client:
-        at_once = client.post(
-            "/v1/ratekeeper/acquire",
-            json={"provider": "openai"},
-            headers={"x-ratekeeper-max-wait": "0s"},
-        )
-    del after
+    at_once = _at_once(it, OTHER)
 
     assert "openai/UPSTREAM_KEY" == reply["account"]
     assert 200 == refused.status_code
     assert 429 == at_once.status_code
+    assert 8 <= int(at_once.headers["retry-after"]) <= 9  # a settled one says 6
     assert "10 rpm" not in at_once.text
+
+
+@pytest.fixture
+def two(tmp_path: Path) -> Iterator[Gate]:
+    """Run a gateway with two keys of no team, and no limits but an account's."""
+    keys = [client_key(), client_key("b", OTHER)]
+    limits = ("1000 rpm", "10k tokens/minute", "50 concurrent")
+    providers = {"openai": account("http://127.0.0.1:9/v1", *limits)}
+    with gate(gates.config(tmp_path, providers, keys)) as running:
+        yield running
+
+
+SOME: dict[str, Any] = {"take": {"tokens": 1}}
+
+
+def test_a_refusal_that_one_reports_keeps_others_out_for_a_minute(two: Gate) -> None:
+    grants = [_ask(two, "acquire", **OPENAI, **SOME).json()["grant"] for _ in range(2)]
+    for grant in grants:
+        _ask(two, "settle", grant=grant, refused=True, retry_after_s=2_592_000)
+    others, own = _at_once(two, OTHER, **SOME), _at_once(two, **SOME)
+
+    assert [429, 429] == [others.status_code, own.status_code]
+    assert 55 <= int(others.headers["retry-after"]) <= 60
+    assert 3595 <= int(own.headers["retry-after"]) <= 3600
+    assert "as was reported" in own.text
+
+
+def test_who_has_reported_a_refusal_waits_where_they_may(two: Gate) -> None:
+    """Having had others wait for a minute, it has but itself wait for a second."""
+    two.gateway.desk._hearsay.heard(
+        "key/app", "openai/UPSTREAM_KEY", "gpt-4o", 60_000_000, two.gateway.now_us()
+    )
+    grant = _ask(two, "acquire", **OPENAI, **SOME).json()["grant"]
+    _ask(two, "settle", grant=grant, refused=True)
+    others = _at_once(two, OTHER, **SOME)
+    own = _ask(two, "acquire", **OPENAI, **SOME)
+
+    assert 200 == others.status_code
+    assert 200 == own.status_code
+    assert 700 <= own.json()["waited_ms"] <= 1500
+
+
+def test_what_one_has_used_keeps_others_out_for_two_minutes(two: Gate) -> None:
+    grant = _ask(two, "acquire", **OPENAI, **SOME).json()["grant"]
+    _ask(two, "settle", grant=grant, used={"tokens": 10**9})
+    others = _at_once(two, OTHER, **SOME)
+
+    assert 429 == others.status_code
+    assert 60 < int(others.headers["retry-after"]) <= 125  # a window is a bit wider
+
+
+def test_more_than_a_call_can_come_to_is_no_amount(two: Gate) -> None:
+    grant = _ask(two, "acquire", **OPENAI, **SOME).json()["grant"]
+    refused = _ask(two, "settle", grant=grant, used={"tokens": 10**9 + 1})
+    settled = _ask(two, "settle", grant=grant)
+
+    assert 400 == refused.status_code
+    assert "used: 'tokens': expected a whole number" in refused.text
+    assert 200 == settled.status_code
+
+
+def test_money_comes_back_where_a_call_was_refused(it: Gate) -> None:
+    grant = _ask(it, "acquire", take=_take()).json()["grant"]
+    _ask(it, "settle", grant=grant, refused=True)
+    caller = it.gateway.roster.caller(gates.SECRET, 0)
+    assert caller is not None
+    used = [row.used for row in it.gateway.store.status(*caller.targets[0])]
+
+    assert [1, 400, 0, 0] == used
+
+
+def test_a_slot_of_an_account_is_held_for_a_quarter_of_an_hour_at_most(
+    two: Gate,
+) -> None:
+    held = _ask(two, "acquire", **OPENAI, **SOME, hold="1 day").json()
+    own = _ask(two, "acquire", **SOME, hold="1 day").json()
+
+    assert 900 == held["expires_in_s"]
+    assert 86_400 == own["expires_in_s"]
+
+
+def test_nobody_has_all_the_grants_there_are(two: Gate) -> None:
+    two.gateway.desk.places.resize(5)
+    grants = [_ask(two, "acquire", **SOME) for _ in range(3)]
+    other = _ask(two, "acquire", OTHER, **SOME)
+    _ask(two, "settle", grant=grants[0].json()["grant"])
+    again = _ask(two, "acquire", **SOME)
+
+    assert [200, 200, 503] == [one.status_code for one in grants]
+    assert "too many grants are out" in grants[2].text
+    assert [200, 200] == [other.status_code, again.status_code]
+
+
+def test_a_grant_that_was_not_given_takes_no_place(two: Gate) -> None:
+    two.gateway.desk.places.resize(1)
+    refused = _ask(two, "acquire", provider="nobody")
+
+    assert 404 == refused.status_code
+    assert 200 == _ask(two, "acquire", **SOME).status_code
+
+
+@pytest.mark.parametrize("model", ["x" * 256, "gpt\n4", "\x1b[31m"])
+def test_what_is_no_name_is_no_model(two: Gate, model: str) -> None:
+    reply = _ask(two, "acquire", provider="openai", model=model, **SOME)
+
+    assert 400 == reply.status_code
+    assert "is no name" in reply.text
+
+
+def test_a_key_named_like_a_team_has_nothing_of_the_team(tmp_path: Path) -> None:
+    keys = [client_key(team="ta"), client_key("team/ta", OTHER)]
+    with gate(gates.config(tmp_path, {}, keys, teams={"ta": {}})) as it:
+        grant = _ask(it, "acquire").json()["grant"]
+        stolen = _ask(it, "settle", OTHER, grant=grant)
+
+        assert 404 == stolen.status_code
+
+
+def test_a_refusal_lets_those_in_line_look_elsewhere(tmp_path: Path) -> None:
+    """They wait for the account that is refused while another has room."""
+    with gates.behind() as provider:
+        accounts = [
+            account(provider.url, "1 concurrent", name=name) for name in ("x", "y")
+        ]
+        config = gates.config(tmp_path, {"openai": {"accounts": accounts}})
+        with gate(config) as it, it.client() as client:
+            grants = [_ask(it, "acquire", **OPENAI).json() for _ in range(2)]
+            with ThreadPoolExecutor(1) as pool:
+                chat = pool.submit(it.chat, client)
+                crowds = [one.crowd for one in it.gateway.roster.accounts]
+                _until(lambda: any(len(one) for one in crowds))
+                stands = next(at for at, one in enumerate(crowds) if len(one))
+                name = it.gateway.roster.accounts[stands].name
+                here = next(one for one in grants if one["account"] == name)
+                there = next(one for one in grants if one["account"] != name)
+                _ask(it, "settle", grant=there["grant"])
+                _ask(it, "settle", grant=here["grant"], refused=True, retry_after_s=30)
+                status = chat.result(10).status_code
+
+    assert 200 == status
 
 
 @pytest.mark.parametrize(
@@ -195,36 +347,45 @@ def test_the_desk_reads_no_more_than_it_needs(it: Gate) -> None:
     assert "65,536" in reply.text
 
 
-def test_a_grant_that_reaches_nobody_is_given_back(tmp_path: Path) -> None:
-    """Its caller hung up just as it was granted, and never learned its name."""
+async def _unheard(folder: Path, body: bytes, pause_s: float) -> tuple[int, int]:
+    """Ask for a grant and hang up; return how many are out, and slots in use."""
     keys = [client_key(limits=["1 concurrent"])]
-    config = gates.config(tmp_path, {"openai": account("http://127.0.0.1:9/v1")}, keys)
+    config = gates.config(folder, {"openai": account("http://127.0.0.1:9/v1")}, keys)
 
     async def receive() -> dict[str, Any]:
-        return {"type": "http.request", "body": b"{}", "more_body": False}
+        return {"type": "http.request", "body": body, "more_body": False}
 
     async def send(_: Any) -> None:
+        await asyncio.sleep(pause_s)
         raise ConnectionError
 
-    async def play() -> tuple[int, list[object]]:
-        gateway = Gateway(config, environ=gates.ENVIRON)
-        await gateway.start()
-        scope = {
-            "type": "http",
-            "method": "POST",
-            "path": "/v1/ratekeeper/acquire",
-            "raw_path": b"/v1/ratekeeper/acquire",
-            "query_string": b"",
-            "headers": [(b"authorization", f"Bearer {gates.SECRET}".encode())],
-            "ratekeeper.wire": Wire(expects_continue=False),
-        }
-        with pytest.raises(ConnectionError):
-            await gateway(scope, receive, send)
-        caller = gateway.roster.caller(gates.SECRET, 0)
-        assert caller is not None
-        rows = gateway.store.status(*caller.targets[0])
-        out = len(gateway.desk._open)
-        await gateway.close()
-        return out, [row.used for row in rows]
+    gateway = Gateway(config, environ=gates.ENVIRON)
+    await gateway.start()
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/v1/ratekeeper/acquire",
+        "raw_path": b"/v1/ratekeeper/acquire",
+        "query_string": b"",
+        "headers": [(b"authorization", f"Bearer {gates.SECRET}".encode())],
+        "ratekeeper.wire": Wire(expects_continue=False),
+    }
+    with pytest.raises(ConnectionError):
+        await gateway(scope, receive, send)
+    caller = gateway.roster.caller(gates.SECRET, 0)
+    assert caller is not None
+    (row,) = gateway.store.status(*caller.targets[0])
+    out = len(gateway.desk._open) + gateway.desk.places.bytes
+    await gateway.close()
+    return out, int(row.used)
 
-    assert (0, [0]) == asyncio.run(play())
+
+def test_a_grant_that_reaches_nobody_is_given_back(tmp_path: Path) -> None:
+    """Its caller hung up just as it was granted, and never learned its name."""
+    assert (0, 0) == asyncio.run(_unheard(tmp_path, b"{}", 0))
+
+
+def test_a_grant_whose_hold_ends_before_it_reaches_anybody_ends_once(
+    tmp_path: Path,
+) -> None:
+    assert (0, 0) == asyncio.run(_unheard(tmp_path, b'{"hold": "10ms"}', 0.05))

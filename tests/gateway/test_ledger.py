@@ -252,6 +252,32 @@ def test_names_that_callers_choose_take_bounded_room(
     assert (6, [(100, 100, 200)]) == asyncio.run(scenario())
 
 
+def test_models_of_a_key_beyond_hundreds_in_a_day_are_counted_together(
+    tmp_path: Path,
+) -> None:
+    async def scenario() -> list[object]:
+        clock = ManualClock()
+        one = Room(tmp_path / "ratekeeper.db", clock)
+        for _ in range(2):
+            for at in range(300):
+                one.ledger.spent("a", "", "p", f"m{at}", Usage(input_tokens=1), {})
+            one.ledger.spent("b", "", "p", "m299", Usage(input_tokens=1), {})
+            clock.advance(86_400)
+        await one.ledger.close()
+        found = one.on_disk(
+            "SELECT key, count(*), sum(requests), max(requests) FROM spend "
+            "GROUP BY day, key"
+        )
+        named = one.on_disk("SELECT key, requests FROM spend WHERE model = '(other)'")
+        one.journal.close()
+        one.database.close()
+        return [*found, *named]
+
+    each_day = [("a", 257, 300, 44), ("b", 1, 1, 1)]
+
+    assert [*each_day, *each_day, ("a", 44), ("a", 44)] == asyncio.run(scenario())
+
+
 def test_a_checkpoint_moves_the_log_into_the_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -197,6 +197,21 @@ class Pass(Grant):
         meters = [self._meters[at] for at in way.watched]
         return [one.text for one in meters if one.missed_us == self._taken_us]
 
+    def bounded(self, used: Mapping[str, int]) -> dict[str, int]:
+        """Return of what was used what may be settled at the provider's limits.
+
+        A caller's word charges none of them to more than twice its amount, though never
+        less than was taken: else it would close the account for everybody.
+        """
+        found, now = dict(used), self._store.now_us()
+        theirs = slice(self._split, None)
+        for meter, cost in zip(self._meters[theirs], self._costs[theirs], strict=True):
+            if meter.unit in found:
+                amount = meter.limit.amount if meter.is_known else 0
+                room = max(0, 2 * amount - meter.used(now))
+                found[meter.unit] = min(found[meter.unit], cost + room)
+        return found
+
     def _named(self, unit: str | None, window_s: float | None) -> Sequence[Meter]:
         """Return the limits that a refusal speaks of: none of ours."""
         return named(self._meters[self._split :], unit, window_s)

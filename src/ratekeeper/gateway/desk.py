@@ -2,8 +2,9 @@
 
 `POST /v1/ratekeeper/acquire` takes what a call would take from the limits of the key,
 its team and, where a provider is named, of one of its accounts; `…/settle` says what it
-came to. A grant that nobody settles counts as used in full when its hold is over. It
-sends nothing to a provider, and never tells the key of an account.
+came to. A grant that nobody settles counts as used in full when its hold is over. What
+a caller says binds its own limits, and those of others within bounds. It sends nothing
+to a provider, and never tells the key of an account.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import secrets
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -23,9 +24,12 @@ from ratekeeper.core.policy import COUNTS, counted
 from ratekeeper.errors import ConfigError
 from ratekeeper.gateway import relay, upstream
 from ratekeeper.gateway.admit import Way
-from ratekeeper.gateway.refused import Refused
+from ratekeeper.gateway.hearsay import Hearsay
+from ratekeeper.gateway.intake import Crowded, Held
+from ratekeeper.gateway.refused import ACCOUNT_LIMITS, Refused
 from ratekeeper.gateway.reply import Fault
 from ratekeeper.providers.facts import Costs, Usage
+from ratekeeper.providers.shapes import LONGEST_MODEL
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -41,7 +45,10 @@ PREFIX = b"/v1/ratekeeper/"
 _LARGEST = 64 * 1024  # bytes of a request
 _HOLD = "15m"  # how long a grant may stay open, unless said
 _LONGEST_US = units.DAY
+_LONGEST_SLOT_US = 15 * units.MINUTE  # of an account, which others wait for
 _MOST_OPEN = 10_000  # grants at once
+_MOST_USED = 10**9  # of tokens: no call comes to more
+_ABSURD_S = 31 * 24 * 3600  # a hint beyond a month is none
 _LONGEST_UNIT = 40  # characters of a wrong one that are shown
 _TOKENS = frozenset(["tokens", "input_tokens", "output_tokens"])
 _JSON = (b"content-type", b"application/json")
@@ -72,9 +79,11 @@ class _Open:
     """A grant in somebody's hands."""
 
     passed: Pass
+    way: Way
     caller: Caller
     account: Account | None
     said: Acquire
+    hold_us: int
     timer: asyncio.TimerHandle
 
 
@@ -84,6 +93,9 @@ class Desk:
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
         self._open: dict[str, _Open] = {}
+        self._hearsay = Hearsay()
+        # Whoever has several grants has no more than are left for everybody else.
+        self.places = Held(_MOST_OPEN)
 
     async def serve(self, call: Call) -> None:
         """Answer a request to the desk."""
@@ -107,73 +119,136 @@ class Desk:
         caller = call.caller
         assert caller is not None
         hold_us = _hold_us(said.hold)
-        if said.model and not caller.may_use(said.model):
-            raise Refused(Fault.FORBIDDEN, "this key may not use that model")
-        if len(self._open) >= _MOST_OPEN:
-            raise Refused(Fault.UNAVAILABLE, f"{_MOST_OPEN} grants are out already")
-        account = self._account(said) if said.provider else None
-        way = Way(caller.targets, account.targets(said.model) if account else ())
-        costs = _costs(way, said.take)
-        deadline_us = call.arrived_us + call.patience_us()
-        passed = await call.admitted(way, costs, deadline_us)
-        name = f"grant_{secrets.token_urlsafe(18)}"
-        loop = asyncio.get_running_loop()
-        timer = loop.call_later(hold_us / 1e6, self._expire, name)
-        self._open[name] = _Open(passed, caller, account, said, timer)
+        _check_model(said.model, caller)
+        try:
+            self.places.take(1, caller.flow)
+        except Crowded:
+            msg = "too many grants are out: settle those whose calls are over"
+            raise Refused(Fault.UNAVAILABLE, msg) from None
+        try:
+            name = await self._granted(call, caller, said, hold_us)
+        except BaseException:
+            self.places.give(1, caller.flow)
+            raise
+        held = self._open[name]
         answer = {
             "grant": name,
-            "account": None if account is None else account.name,
+            "account": None if held.account is None else held.account.name,
             "waited_ms": -(-call.waited_us // 1000),
-            "expires_in_s": hold_us / 1e6,
+            "expires_in_s": held.hold_us / 1e6,
         }
         try:
             await _answer(call, answer)
         except BaseException:  # nobody knows of it
-            self._open.pop(name)
-            timer.cancel()
-            passed.cancel()
+            if self._taken_back(name) is not None:  # else its hold is over by now
+                held.passed.cancel()
             raise
 
-    def _account(self, said: Acquire) -> Account:
-        """Return the account with most headroom of the provider that is named."""
+    async def _granted(
+        self, call: Call, caller: Caller, said: Acquire, hold_us: int
+    ) -> str:
+        """Take what the call takes, and return the name of its grant."""
+        deadline_us = call.arrived_us + call.patience_us()
+        account = None
+        if said.provider:
+            account = await self._account(call, caller, said, deadline_us)
+        way = Way(caller.targets, account.targets(said.model) if account else ())
+        if _counts_slots(way):
+            hold_us = min(hold_us, _LONGEST_SLOT_US)
+        passed = await call.admitted(way, _costs(way, said.take), deadline_us)
+        name = f"grant_{secrets.token_urlsafe(18)}"
+        loop = asyncio.get_running_loop()
+        timer = loop.call_later(hold_us / 1e6, self._expire, name)
+        self._open[name] = _Open(passed, way, caller, account, said, hold_us, timer)
+        return name
+
+    async def _account(
+        self, call: Call, caller: Caller, said: Acquire, deadline_us: int
+    ) -> Account:
+        """Return the account with most headroom of the provider that is named.
+
+        Where its flow has been refused by all of them, as it said, that is waited for.
+        """
         found = self._gateway.roster.upstreams.get(said.provider)
         if found is None or not found.accounts:
             msg = f"no provider {said.provider[:40]!r} is configured here"
             raise Refused(Fault.NOT_FOUND, msg)
-        able, wait_us = upstream.open_ones(found.accounts, self._gateway.now_us())
-        if not able:
-            msg = "no account of this provider takes calls at the moment"
-            raise Refused(Fault.UNAVAILABLE, msg, retry_after_us=wait_us)
+
+        def away_us(account: Account) -> int:
+            now = self._gateway.now_us()
+            return self._hearsay.wait_us(caller.flow, account.name, said.model, now)
 
         def room(account: Account) -> tuple[int, float]:
             way = Way((), account.targets(said.model))
             return self._gateway.store.room(way.targets, _costs(way, said.take))
 
-        return able[0] if len(able) == 1 else min(able, key=room)
+        while True:
+            now = self._gateway.now_us()
+            able, wait_us = upstream.open_ones(found.accounts, now)
+            if not able:
+                msg = "no account of this provider takes calls at the moment"
+                raise Refused(Fault.UNAVAILABLE, msg, retry_after_us=wait_us)
+            least_us = min(map(away_us, able))
+            able = [one for one in able if not away_us(one)]
+            if able:
+                return able[0] if len(able) == 1 else min(able, key=room)
+            if now + least_us > deadline_us:
+                msg = f"{ACCOUNT_LIMITS} is used up, as was reported"
+                raise Refused(Fault.BUSY, msg, retry_after_us=least_us)
+            await asyncio.sleep(least_us / 1e6)
+            call.waited_us += self._gateway.now_us() - now
 
     def _settle(self, call: Call, said: Settle) -> dict[str, object]:
         caller, held = call.caller, self._open.get(said.grant)
         assert caller is not None
         if held is None or held.caller.flow != caller.flow:
             raise Refused(Fault.NOT_FOUND, "no such grant is open: it has been settled")
-        used = _amounts("used", said.used, frozenset())
-        del self._open[said.grant]
-        held.timer.cancel()
-        amounts = {
+        used = _used(said.used)
+        self._taken_back(said.grant)
+        free = {limit.unit: 0 for limit in held.way.money} if said.refused else {}
+        held.passed.ours = {**free, **used}
+        theirs = {
             unit: units.Nano(amount) if unit in units.CURRENCIES else amount
-            for unit, amount in used.items()
+            for unit, amount in held.passed.bounded(held.passed.ours).items()
         }
         if said.refused:
-            held.passed.refused(said.retry_after_s, **amounts)  # type: ignore[arg-type]  # units alone
-            if held.account is not None:
-                held.account.crowd.disperse(all_of_them=False)
+            self._refused(held, said.retry_after_s, theirs)
         else:
-            held.passed.settle(**amounts)
+            held.passed.settle(**theirs)
         self._note(held, used, in_full=not said.refused)
         return {"settled": True}
 
-    def _expire(self, name: str) -> None:
+    def _refused(
+        self, held: _Open, after_s: float | None, theirs: dict[str, Any]
+    ) -> None:
+        """Settle a call that the provider has refused, as its caller says."""
+        account, passed = held.account, held.passed
+        wait_us = units.SECOND
+        if after_s is not None and 0 <= after_s < _ABSURD_S:
+            wait_us = units.micros(after_s)
+        for_all_us = 0
+        if account is not None:
+            flow, now = held.caller.flow, self._gateway.now_us()
+            for_all_us = self._hearsay.heard(
+                flow, account.name, held.said.model, wait_us, now
+            )
+        if account is None or not for_all_us:
+            passed.answered(None)  # it says nothing of what limits let in
+            passed.settle(**theirs)
+            return
+        passed.refused(units.seconds(for_all_us), **theirs)
+        account.crowd.disperse(all_of_them=False)  # others may serve them sooner
+
+    def _taken_back(self, name: str) -> _Open | None:
+        """Take a grant out of its holder's hands; None where nobody has it."""
         held = self._open.pop(name, None)
+        if held is not None:
+            held.timer.cancel()
+            self.places.give(1, held.caller.flow)
+        return held
+
+    def _expire(self, name: str) -> None:
+        held = self._taken_back(name)
         if held is not None:
             held.passed.release()
             self._note(held, {}, in_full=True)
@@ -204,8 +279,6 @@ class Desk:
     def close(self) -> None:
         """Count what is out as used."""
         for name in list(self._open):
-            held = self._open[name]
-            held.timer.cancel()
             self._expire(name)
 
 
@@ -232,11 +305,37 @@ def _costs(way: Way, take: Mapping[str, int | str]) -> list[int]:
     return way.costs(plain, plain, amounts)
 
 
+def _check_model(model: str, caller: Caller) -> None:
+    """Raise `Refused` for what is no model's name, or not allowed to the key."""
+    if not model:
+        return
+    if not model.isprintable() or len(model) >= LONGEST_MODEL:
+        raise Refused(Fault.BAD_REQUEST, "the request's model is no name")
+    if not caller.may_use(model):
+        raise Refused(Fault.FORBIDDEN, "this key may not use that model")
+
+
+def _counts_slots(way: Way) -> bool:
+    """Say whether a provider's limit on the way is one on calls at once."""
+    rules = (rule for scope, _ in way.theirs for rule in scope.rules)
+    return any(rule.limit.unit == CONCURRENT for rule in rules)
+
+
 def _hold_us(hold: str) -> int:
     try:
         return min(duration_us(hold), _LONGEST_US)
     except ConfigError as error:
         raise Refused(Fault.BAD_REQUEST, f'"hold": {error}') from error
+
+
+def _used(said: Mapping[str, int | str]) -> dict[str, int]:
+    """Return what a call came to, where one can have come to that."""
+    used = _amounts("used", said, frozenset())
+    for unit in sorted(COUNTS & used.keys()):
+        if used[unit] > _MOST_USED:
+            why = f"expected a whole number, from 0 to {_MOST_USED}"
+            raise Refused(Fault.BAD_REQUEST, f"used: {unit!r}: {why}")
+    return used
 
 
 def _amounts(

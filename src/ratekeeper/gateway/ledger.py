@@ -47,6 +47,7 @@ _CHECKPOINT_S = 1.0
 _PRUNE_S = 3600.0
 _PRUNE_STEP_S = 0.02  # between two slices: others have the loop meanwhile
 _MOST_ROWS = 10_000  # not yet written; further models are counted together
+_MOST_MODELS = 256  # of a key in a day; further ones are counted together as well
 _OTHER = "(other)"
 _LONGEST_NAME = 200  # of a model, which a caller chooses
 _EPOCH = datetime.date(1970, 1, 1).toordinal()
@@ -74,6 +75,8 @@ class Ledger:
         self._loop = loop
         self._clock = MonotonicClock() if clock is None else clock
         self._spend: dict[_Row, list[int]] = {}
+        self._models: dict[str, set[str]] = {}  # of this day, by key
+        self._day = 0
         self._waiting: list[asyncio.Future[None]] = []
         self._turn: asyncio.Handle | None = None  # the commit of this turn of the loop
         self._later: asyncio.TimerHandle | None = None
@@ -125,9 +128,10 @@ class Ledger:
     ) -> None:
         """Note one call: its tokens, and what it cost in each currency."""
         day = self._clock.now_us() // DAY
+        model = self._told_apart(day, key, model[:_LONGEST_NAME])
         counts = (requests, usage.input_tokens, usage.output_tokens)
         for currency, nano in (cost_nano or {"": 0}).items():
-            row = day, key, team, provider, model[:_LONGEST_NAME], currency
+            row = day, key, team, provider, model, currency
             if len(self._spend) >= _MOST_ROWS and row not in self._spend:
                 row = day, key, team, provider, _OTHER, currency
             sums = self._spend.setdefault(row, [0, 0, 0, 0])
@@ -135,6 +139,18 @@ class Ledger:
                 sums[at] += more
             counts = 0, 0, 0  # a call is counted once
         self.soon()
+
+    def _told_apart(self, day: int, key: str, model: str) -> str:
+        """Return the name under which a model is counted: rows are kept for good."""
+        if day != self._day:
+            self._day = day
+            self._models.clear()
+        models = self._models.setdefault(key, set())
+        if model not in models:
+            if len(models) >= _MOST_MODELS:
+                return _OTHER
+            models.add(model)
+        return model
 
     def grew(self) -> None:
         """Take note that others have written to the file, whose upkeep is done here."""

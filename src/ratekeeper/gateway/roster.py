@@ -68,7 +68,7 @@ class Caller:
     @property
     def flow(self) -> str:
         """Who shares its turn in a line: its team, else it stands for itself."""
-        return f"team/{self.team}" if self.team else self.name
+        return self.owner
 
     @property
     def owner(self) -> str:
