@@ -263,3 +263,69 @@ def test_a_saturated_provider_is_relieved_by_its_fallback(
             models.append(waiting.reply.json()["model"])
 
     assert ["gpt-4o", "gpt-4o-mini"] == models
+
+
+@pytest.mark.parametrize("limit", ["1 request/minute", "24 tokens/minute"])
+def test_a_fallback_to_another_model_of_the_same_account_is_taken(
+    tmp_path: Path, one: Behind, limit: str
+) -> None:
+    """What one model has used up, or is too small for, another may have room for."""
+    models = {"gpt-4o": [limit], "gpt-4o-mini": ["1000 rpm"]}
+    providers = {"openai": {"accounts": [account(one.url)], "models": models}}
+    fallbacks = {"gpt-4o": ["openai/gpt-4o", "openai/gpt-4o-mini"]}
+    keys = [client_key(max_wait="1s")]
+    config = gates.config(tmp_path, providers, keys, fallbacks=fallbacks)
+    with gate(config) as it, it.client() as client:
+        sizes = [5, 5, 50]  # the last one is larger than the limit of tokens
+        models_of = [it.chat(client, max_tokens=size).json()["model"] for size in sizes]
+
+    assert ["gpt-4o", "gpt-4o-mini", "gpt-4o-mini"] == models_of
+
+
+def _backed_up(folder: Path, first: str, second: str, listed: list[str]) -> Any:
+    providers = {"openai": account(first), "backup": account(second)}
+    keys = [client_key(limits=["$10/day"], max_wait="5s")]
+    fallbacks = {"gpt-4o": listed}
+    return gate(gates.config(folder, providers, keys, fallbacks=fallbacks))
+
+
+def test_a_fallback_without_a_price_is_passed_over(
+    tmp_path: Path, one: Behind, two: Behind
+) -> None:
+    listed = ["backup/my-own", "openai/gpt-4o"]
+    with _backed_up(tmp_path, one.url, two.url, listed) as it:
+        _set_aside(it, 0, 0.3)
+        waited = Waiting(it).status
+        at_once = Waiting(it).status
+
+    assert [200, 200] == [waited, at_once]
+    assert [2, 0] == [one.requests, two.requests]
+
+
+def test_a_failure_is_told_as_such_where_the_fallback_has_no_price(
+    tmp_path: Path, two: Behind
+) -> None:
+    with behind("openai", "status=500 @ 1") as failing:
+        listed = ["openai/gpt-4o", "backup/my-own"]
+        with _backed_up(tmp_path, failing.url, two.url, listed) as it:
+            failed = Waiting(it).status
+            _set_aside(it, 0, 60)
+            waiting = Waiting(it)
+            set_aside = waiting.status
+
+    assert [500, 503] == [failed, set_aside]
+    assert waiting.reply is not None
+    assert 50 < int(waiting.reply.headers["retry-after"]) <= 60
+
+
+def test_where_no_fallback_has_a_price_the_first_that_lacks_is_told(
+    tmp_path: Path, one: Behind, two: Behind
+) -> None:
+    listed = ["openai/one-of-ours", "backup/my-own"]
+    with _backed_up(tmp_path, one.url, two.url, listed) as it:
+        waiting = Waiting(it)
+        status = waiting.status
+
+    assert 403 == status
+    assert waiting.reply is not None
+    assert "one-of-ours" in waiting.reply.text

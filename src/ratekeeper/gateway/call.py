@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
     from ratekeeper.client.pool import Answer
     from ratekeeper.gateway.app import Gateway
+    from ratekeeper.gateway.choice import Tried
     from ratekeeper.gateway.exchange import Wire
     from ratekeeper.gateway.route import Route
     from ratekeeper.gateway.upstream import Account
@@ -119,7 +120,7 @@ class Call(Choice):
     # From account to account.
 
     async def _go(self, found: Route) -> None:
-        tried: set[Account] = set()
+        tried: Tried = set()
         deadline_us = self.arrived_us + self.patience_us()
         while True:
             target, able, wait_us = self.open_accounts(tried)
@@ -128,8 +129,10 @@ class Call(Choice):
                 tried.clear()
                 self.lost = None
                 continue
-            offers = [self.offer(found, target, account) for account in able]
-            offer = offers[0] if len(offers) == 1 else self.best(target, offers)
+            offers = self.offers(found, target, able, tried)
+            if not offers:
+                continue
+            offer = self.best(target, offers)
             self.said = None  # it weighs many times its bytes, and may have to wait
             self.account = offer.account
             try:
@@ -153,7 +156,7 @@ class Call(Choice):
                 self._note(trial)
 
     async def _attempt(
-        self, found: Route, target: Target, trial: Trial, tried: set[Account]
+        self, found: Route, target: Target, trial: Trial, tried: Tried
     ) -> bool:
         """Send it once; True where it is to be sent again."""
         account = trial.account
@@ -161,7 +164,7 @@ class Call(Choice):
         try:
             answer = await self._sent(found, target, trial)
         except Unreached as error:
-            return self._unreached(error, trial, tried)
+            return self._unreached(error, found, trial, tried)
         except BaseException as error:
             account.breaker.given_up()
             trial.unanswered()
@@ -170,7 +173,7 @@ class Call(Choice):
             raise
         try:
             if answer.status >= _ERROR:
-                return await self._failed(answer, trial, tried)
+                return await self._failed(answer, found, trial, tried)
             account.succeeded(self.gateway.now_us())
             self.gateway.budget.succeeded()
             if self.makes:
@@ -219,7 +222,9 @@ class Call(Choice):
             self.method, url, headers, data, proxy=account.proxy
         )
 
-    def _unreached(self, error: Unreached, trial: Trial, tried: set[Account]) -> bool:
+    def _unreached(
+        self, error: Unreached, found: Route, trial: Trial, tried: Tried
+    ) -> bool:
         """Settle an attempt that got no answer; True where another is to be made."""
         account = trial.account
         if error.reason == "redirect":
@@ -231,12 +236,16 @@ class Call(Choice):
             trial.unanswered()
         else:
             trial.unsent()
-            if self.has_others(account, tried) and self._may_go_on(throttled=False):
+            if self.has_others(found, account, tried) and self._may_go_on(
+                throttled=False
+            ):
                 tried.add(account)
                 return True
         raise of_silence(error.reason) from error
 
-    async def _failed(self, answer: Answer, trial: Trial, tried: set[Account]) -> bool:
+    async def _failed(
+        self, answer: Answer, found: Route, trial: Trial, tried: Tried
+    ) -> bool:
         """Heed an error answer: go on elsewhere, or pass it on to the caller."""
         account = trial.account
         try:
@@ -250,7 +259,7 @@ class Call(Choice):
         self.gateway.tell_of(account)
         again = (
             verdict.kind in _ELSEWHERE
-            and (verdict.kind in _SAME_AGAIN or self.has_others(account, tried))
+            and (verdict.kind in _SAME_AGAIN or self.has_others(found, account, tried))
             and self._may_go_on(throttled=verdict.kind in _THROTTLES)
         )
         trial.turned_away(verdict, answer.status, said, again=again)

@@ -7,6 +7,7 @@ a pass chooses anew, at the place it had. It sends nothing.
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Any
 
 from ratekeeper.core.decision import denied, never_possible
@@ -22,7 +23,7 @@ from ratekeeper.providers import counting, shapes
 from ratekeeper.providers.facts import Counting
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from ratekeeper.gateway.admit import Pass, Way
     from ratekeeper.gateway.app import Gateway
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
     from ratekeeper.gateway.upstream import Account
     from ratekeeper.providers.facts import RequestFacts
     from ratekeeper.providers.provider import Provider
+
+    # What has not taken it: an account that failed, or one of its models that cannot.
+    Tried = set[Account | tuple[Account, str]]
 
 ATTEMPTS = 4
 _NO_ROOM = (
@@ -55,14 +59,13 @@ class Choice(Request):
         self.readings: dict[tuple[str, str], RequestFacts] = {}  # by provider and model
         self.place: tuple[int, int] | None = None  # in the last line it stood in
         self.lost: tuple[Way, Waiter] | None = None  # where the wait was least too long
-        self.impossible: Refused | None = None  # it is larger than an account
+        self.impossible: Refused | None = None  # why an account can never take it
 
-    def open_accounts(self, tried: set[Account]) -> tuple[Target, list[Account], int]:
+    def open_accounts(self, tried: Tried) -> tuple[Target, list[Account], int]:
         """Return the first target with accounts that are open, and those."""
         now, least = self.gateway.now_us(), upstream.LONGEST_US
         for target in self.targets:
-            accounts = [one for one in self._accounts(target) if one not in tried]
-            able, wait_us = upstream.open_ones(accounts, now)
+            able, wait_us = upstream.open_ones(self._untried(target, tried), now)
             if able:
                 return target, able, 0
             least = min(least, wait_us)
@@ -72,8 +75,16 @@ class Choice(Request):
         """Return the accounts that may take it: all, unless it belongs to one."""
         return target.upstream.accounts if self.home is None else (self.home,)
 
+    def _untried(self, target: Target, tried: Tried) -> Sequence[Account]:
+        accounts, model = self._accounts(target), target.model
+        if not tried:
+            return accounts
+        return [a for a in accounts if a not in tried and (a, model) not in tried]
+
     def best(self, target: Target, offers: list[Offer]) -> Offer:
         """Return the roomiest offer, or that of the account which has the prompt cached."""
+        if len(offers) == 1:
+            return offers[0]
         if offers[0].facts.input_tokens < stays.LEAST_TOKENS:
             return min(offers, key=self._room)
         name, now = target.upstream.name, self.gateway.now_us()
@@ -98,22 +109,17 @@ class Choice(Request):
             flow=self.caller.flow,
         )
 
-    def _untried(self, tried: set[Account]) -> tuple[Account, ...]:
-        return tuple(
-            one
-            for target in self.targets
-            for one in self._accounts(target)
-            if one not in tried
-        )
+    def _doors(self, tried: Tried) -> tuple[Account, ...]:
+        """Return the accounts that may still take it, each once."""
+        found = (self._untried(target, tried) for target in self.targets)
+        return tuple(dict.fromkeys(itertools.chain.from_iterable(found)))
 
-    def has_to_queue(self, tried: set[Account]) -> bool:
+    def has_to_queue(self, tried: Tried) -> bool:
         """Say whether others wait already for the accounts it would go to."""
         steps = self.gateway.doorsteps
-        return bool(steps) and not self.is_in and steps.are_taken(self._untried(tried))
+        return bool(steps) and not self.is_in and steps.are_taken(self._doors(tried))
 
-    async def outside(
-        self, tried: set[Account], wait_us: int, deadline_us: int
-    ) -> None:
+    async def outside(self, tried: Tried, wait_us: int, deadline_us: int) -> None:
         """Wait for accounts that are set aside, or say that none is to be had."""
         caller, steps, now = self.caller, self.gateway.doorsteps, self.gateway.now_us()
         assert caller is not None
@@ -137,10 +143,24 @@ class Choice(Request):
                 deadline_us,
             )
         self.waiter.again = self.attempts > 0
-        self.is_in = await steps.wait(self._untried(tried), self.waiter)
+        self.is_in = await steps.wait(self._doors(tried), self.waiter)
         self.waited_us += self.gateway.now_us() - now
 
-    def offer(self, found: Route, target: Target, account: Account) -> Offer:
+    def offers(
+        self, found: Route, target: Target, able: Sequence[Account], tried: Tried
+    ) -> list[Offer]:
+        """Say what attempts through accounts take, one where nobody knows the price."""
+        offers: list[Offer] = []
+        for account in able:
+            try:
+                offers.append(self._offer(found, target, account))
+            except ConfigError as error:  # no price, or no rate for a limit's currency
+                if self.impossible is None:
+                    self.impossible = Refused(Fault.PRICE_UNKNOWN, str(error))
+                tried.add((account, target.model))
+        return offers
+
+    def _offer(self, found: Route, target: Target, account: Account) -> Offer:
         """Say what an attempt through an account takes from every limit on its way."""
         caller, provider, body = self.caller, account.provider, self.body.data
         assert caller is not None
@@ -150,17 +170,13 @@ class Choice(Request):
         way = account.way(caller, target.model)
         # A budget is never passed: no lesson makes a call cheaper.
         worst = read if read.input_tokens > facts.input_tokens else facts
-        try:
-            bill, most = account.cashier.bill(way.money, worst, self.method, path, body)
-        except ConfigError as error:  # no price, or no rate for a limit's currency
-            raise Refused(Fault.PRICE_UNKNOWN, str(error)) from error
+        bill, most = account.cashier.bill(way.money, worst, self.method, path, body)
         theirs = provider.costs(facts)
         ours = theirs
         if provider.counting is not Counting.SUM:
             ours = counting.costs(Counting.SUM, facts)
-        return Offer(
-            account, facts, bill, caller.name, way, way.costs(ours, theirs, most)
-        )
+        costs = way.costs(ours, theirs, most)
+        return Offer(account, target.model, facts, bill, caller.name, way, costs)
 
     def _asked(self, path: str, target: Target, provider: Provider) -> RequestFacts:
         """Return what it asks of a provider; read once, however often it chooses."""
@@ -174,7 +190,7 @@ class Choice(Request):
             self.readings[words] = found
         return found
 
-    def turned_back(self, offer: Offer, waiter: Waiter, tried: set[Account]) -> None:
+    def turned_back(self, offer: Offer, waiter: Waiter, tried: Tried) -> None:
         """Choose anew after standing in an account's line, at the place it had there.
 
         Raises `Refused` where limits of the caller's own are in the way: no other
@@ -187,17 +203,17 @@ class Choice(Request):
             raise self._busy(offer.way, waiter)
         if self.lost is None or waiter.wait_us < self.lost[1].wait_us:
             self.lost = offer.way, waiter
-        tried.add(offer.account)
+        tried.add((offer.account, offer.model))
 
-    def too_large_for(
-        self, offer: Offer, error: NeverPossible, tried: set[Account]
-    ) -> None:
+    def too_large_for(self, offer: Offer, error: NeverPossible, tried: Tried) -> None:
         """Look for an account whose limits are larger than the call."""
         ours = error.limit in offer.way.own_texts
-        self.impossible = _impossible(error, ours=ours)
+        refused = _impossible(error, ours=ours)
         if ours:
-            raise self.impossible from error
-        tried.add(offer.account)
+            raise refused from error
+        if self.impossible is None:
+            self.impossible = refused
+        tried.add((offer.account, offer.model))
 
     def _turn(self, deadline_us: int, offer: Offer | None) -> Turn:
         """Say how it stands in line."""
@@ -275,14 +291,13 @@ class Choice(Request):
             limit=meter.text,
         )
 
-    def has_others(self, account: Account, tried: set[Account]) -> bool:
-        """Say whether another account is open, beside those that were tried."""
-        now = self.gateway.now_us()
-        return any(
-            one is not account and one not in tried and not one.wait_us(now)
-            for target in self.targets
-            for one in self._accounts(target)
-        )
+    def has_others(self, found: Route, account: Account, tried: Tried) -> bool:
+        """Say whether another account is open and may take it, none that was tried."""
+        others = {*tried, account}
+        while True:
+            target, able, _ = self.open_accounts(others)
+            if not able or self.offers(found, target, able, others):
+                return bool(able)
 
 
 def _impossible(error: NeverPossible, *, ours: bool) -> Refused:

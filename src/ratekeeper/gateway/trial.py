@@ -35,6 +35,7 @@ class Offer(NamedTuple):
     """What an attempt through one account asks for, and how it is paid for."""
 
     account: Account
+    model: str  # as the account knows it
     facts: RequestFacts
     bill: Mapping[str, Bill]  # by currency
     whose: str  # lessons about how its caller writes
