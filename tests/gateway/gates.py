@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import dataclasses
 import socket
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx2
 import msgspec
@@ -21,6 +22,8 @@ from ratekeeper.gateway.run import serving
 from ratekeeper.simulator.cues import FaultPlan
 from ratekeeper.simulator.server import Simulator
 from ratekeeper.simulator.server import serving as simulating
+
+T = TypeVar("T")
 
 PEPPER = "0123456789abcdef" * 2
 SECRET = "rk-" + "s" * 43
@@ -106,6 +109,19 @@ class Gate:
         """Ask for one chat completion."""
         asked = {"model": "gpt-4o", "max_tokens": 20, "messages": MESSAGES, **body}
         return client.post("/v1/chat/completions", json=asked)
+
+    def do(self, do: Callable[[], T]) -> T:
+        """Do something where its calls run."""
+
+        async def there() -> T:
+            return do()
+
+        loop = self.gateway.ledger._loop
+        return asyncio.run_coroutine_threadsafe(there(), loop).result(timeout=10)
+
+    def reload(self, config: Config) -> None:
+        """Put another config in force, where its calls run."""
+        self.do(lambda: self.gateway.reload(config))
 
 
 MESSAGES = [{"role": "user", "content": "Say hello"}]

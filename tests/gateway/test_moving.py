@@ -64,11 +64,6 @@ def _gate(
     return gate(gates.config(folder, {"openai": {"accounts": [one, two]}}, keys))
 
 
-def _in_loop(it: Gate, do: Callable[[], object]) -> None:
-    """Do something where the gateway's calls run."""
-    it.gateway.ledger._loop.call_soon_threadsafe(do)
-
-
 def _set_aside(it: Gate, at: int, for_s: float) -> None:
     account = it.gateway.roster.accounts[at]
 
@@ -77,7 +72,7 @@ def _set_aside(it: Gate, at: int, for_s: float) -> None:
         account.aside_why = "billing"
         it.gateway.tell_of(account)
 
-    _in_loop(it, do)
+    it.do(do)
 
 
 def _until(holds: Callable[[], bool], within_s: float = 5.0) -> bool:

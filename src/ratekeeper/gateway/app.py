@@ -70,6 +70,7 @@ class Gateway:
         self.stays = Stays()
         self.uploads = Uploads()
         self._promises: dict[Meter, Promises] = {}
+        self._teamless: dict[str, str] = {}  # keys without their team, as last told
         self._draw = random.Random()  # noqa: S311 - ids of requests
         path = path_of(config.store)
         self._database = Database(path)
@@ -85,6 +86,7 @@ class Gateway:
         self.observer = Observer() if observer is None else observer(self.now_us)
         self.roster = self._compiled(config)
         self.roster.enforce()
+        self._tell_of_teamless()
         self.held = Held(self.roster.max_held)
         self._parts = contextlib.AsyncExitStack()  # each is closed, whatever others do
         self._parts.callback(self._database.close)
@@ -104,6 +106,18 @@ class Gateway:
         for name, variable in roster.off.items():
             _log.warning("fallbacks go without %s: %s is not set", name, variable)
         return roster
+
+    def _tell_of_teamless(self) -> None:
+        """Tell which client keys let nobody in for want of their team, each once."""
+        teamless = self.roster.teamless
+        for name, team in sorted(teamless.items() - self._teamless.items()):
+            _log.error(
+                "client key '%s' lets nobody in: its team '%s' is not in the config; add "
+                "the team, or revoke the key",
+                name,
+                team,
+            )
+        self._teamless = teamless
 
     async def start(self) -> None:
         """Make ready to take calls, in the running loop."""
@@ -130,6 +144,7 @@ class Gateway:
         self.roster, self._config = roster, config
         self.held.resize(roster.max_held)
         self.observer.reloaded()
+        self._tell_of_teamless()
 
     def is_ready(self) -> bool:
         """Say whether calls are taken."""
@@ -207,6 +222,7 @@ class Gateway:
         version = self._keys.version()
         if version != self._seen:
             self.roster.rekey(self._keys.records())
+            self._tell_of_teamless()
             self._seen = version
 
     def _hear_of_accounts(self) -> None:

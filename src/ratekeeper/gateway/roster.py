@@ -138,6 +138,7 @@ class Roster:
             for name, team in config.teams.items()
         }
         self._callers: dict[str, Caller] = {}  # by digest
+        self.teamless: dict[str, str]  # keys of the store whose team the config lacks
         self.rekey(records)
         self.anyone = self._anyone() if config.auth == "none" else None
 
@@ -155,18 +156,24 @@ class Roster:
 
     def rekey(self, records: Iterable[KeyRecord]) -> None:
         """Take in the client keys anew."""
+        records = list(records)
         self._book = KeyBook.joined(self._hasher, self._config.client_keys, records)
+        self.teamless = {r.name: r.team for r in records if not self._has_team(r)}
         self._callers.clear()
 
     def caller(self, secret: str, now_us: int) -> Caller | None:
-        """Return who calls with a key, None where nobody knows it."""
+        """Return who calls with a key, None where nobody knows it, or its team."""
         record = self._book.find(secret)
-        if record is None or record.is_expired(now_us):
+        if record is None or record.is_expired(now_us) or not self._has_team(record):
             return None
         caller = self._callers.get(record.digest)
         if caller is None or caller.record is not record:
             caller = self._callers[record.digest] = self._caller(record)
         return caller
+
+    def _has_team(self, record: KeyRecord) -> bool:
+        """Say whether the limits of a key's team are known: else it lets nobody in."""
+        return not record.team or record.team in self._teams
 
     # Who calls.
 
