@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
-from ratekeeper.client.pool import Pool, Unreached
+from ratekeeper.client.pool import Pool, Silence, Unreached, Unsent
+from tests.client.clients import deaf_port
 
 
 @contextlib.asynccontextmanager
 async def _server(
-    answer: bytes, *, reads: bool = True, wait_s: float = 0.0
+    answer: bytes, *, reads: bool = True, wait_s: float = 0.0, after_s: float = 0.0
 ) -> AsyncIterator[tuple[str, list[bytes]]]:
     seen: list[bytes] = []
 
@@ -24,6 +25,7 @@ async def _server(
             await asyncio.sleep(wait_s)
             writer.write(answer)
             await writer.drain()
+            await asyncio.sleep(after_s)
         writer.close()
         with contextlib.suppress(ConnectionError, OSError):
             await writer.wait_closed()
@@ -34,7 +36,7 @@ async def _server(
         yield f"http://127.0.0.1:{port}", seen
     finally:
         server.close()
-        await asyncio.sleep(wait_s + 0.02)  # for its connections to close
+        await asyncio.sleep(wait_s + after_s + 0.02)  # for its connections to close
 
 
 @contextlib.asynccontextmanager
@@ -85,7 +87,7 @@ def test_no_redirect_is_followed() -> None:
 
 def test_no_cookie_is_kept() -> None:
     async def play() -> list[bytes]:
-        reply = _answer(b"{}", "set-cookie: a=b")
+        reply = _answer(b"{}", "set-cookie: a=b", "connection: close")
         async with _server(reply) as (url, seen), _pool() as pool:
             await _whole(pool, url)
             await _whole(pool, url)
@@ -223,14 +225,89 @@ def test_a_message_names_the_host_and_no_secret() -> None:
     assert "canary" not in str(error)
 
 
-def test_the_head_of_an_error_is_bounded() -> None:
-    async def play() -> bytes:
-        reply = _answer(b"x" * 100_000, status="500 Oops")
-        async with _server(reply) as (url, _), _pool() as pool:
-            answer = await pool.send("GET", url, [])
-            try:
-                return await answer.head(1000)
-            finally:
-                answer.close()
+async def _head(
+    reply: bytes, most: int, within_s: float | None = None, *, wait_s: float = 0.0
+) -> tuple[bytes, Silence | None]:
+    async with _server(reply, after_s=wait_s) as (url, _), _pool() as pool:
+        answer = await pool.send("GET", url, [])
+        try:
+            return await answer.head(most, within_s)
+        finally:
+            answer.close()
 
-    assert b"x" * 1000 == asyncio.run(play())
+
+def test_the_head_of_an_error_is_bounded() -> None:
+    reply = _answer(b"x" * 100_000, status="500 Oops")
+
+    assert (b"x" * 1000, Silence.BROKEN) == asyncio.run(_head(reply, 1000))
+
+
+def test_a_head_that_is_all_there_is_is_told_from_one_that_is_not() -> None:
+    reply = _answer(b"x" * 1000, status="500 Oops")
+
+    assert (b"x" * 1000, None) == asyncio.run(_head(reply, 1000))
+    assert (b"x" * 999, Silence.BROKEN) == asyncio.run(_head(reply, 999))
+    assert (b"x" * 990, Silence.BROKEN) == asyncio.run(_head(reply[:-10], 1000))
+
+
+def test_a_head_that_stalls_is_what_has_come_in_time() -> None:
+    reply = _answer(b"x" * 1000, status="500 Oops")[:-990]
+    told = asyncio.run(_head(reply, 1000, 0.05, wait_s=0.2))
+
+    assert (b"x" * 10, Silence.READ_TIMEOUT) == told
+
+
+@pytest.mark.parametrize("method", ["DELETE", "PUT", "GET", "HEAD", "POST"])
+def test_nothing_is_sent_twice_where_a_kept_connection_closes(method: str) -> None:
+    async def play() -> list[bytes]:
+        seen: list[bytes] = []
+
+        async def serve(
+            reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+        ) -> None:
+            with contextlib.suppress(asyncio.IncompleteReadError):
+                while len(seen) < 2:
+                    seen.append(await reader.readuntil(b"\r\n\r\n"))
+                    if len(seen) == 1:
+                        writer.write(_answer(b"{}"))
+            writer.close()
+
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with server, _pool() as pool:
+            await _whole(pool, url)
+            with pytest.raises(Unreached) as error:
+                await pool.send(method, f"{url}/items/1", [])
+        assert error.value.was_sent
+        return seen
+
+    assert 2 == len(asyncio.run(play()))
+
+
+def test_who_leaves_before_there_is_a_connection_has_sent_nothing() -> None:
+    async def play() -> None:
+        with deaf_port() as port:
+            async with _pool() as pool:
+                url = f"http://127.0.0.1:{port}/"
+                call = asyncio.ensure_future(pool.send("POST", url, [], b"{}"))
+                await asyncio.sleep(0.05)
+                call.cancel()
+                with pytest.raises(Unsent):
+                    await call
+        assert call.cancelled()
+
+    asyncio.run(play())
+
+
+def test_who_leaves_once_it_is_sent_may_have_been_heard() -> None:
+    async def play() -> None:
+        async with _server(b"", wait_s=0.2) as (url, seen), _pool() as pool:
+            call = asyncio.ensure_future(pool.send("POST", url, [], b"{}"))
+            await asyncio.sleep(0.1)
+            assert seen
+            call.cancel()
+            with pytest.raises(asyncio.CancelledError) as error:
+                await call
+        assert error.type is asyncio.CancelledError
+
+    asyncio.run(play())

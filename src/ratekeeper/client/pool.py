@@ -8,7 +8,7 @@ reads no environment: where a call goes is decided above. Every failure is a
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import enum
 import functools
 import ssl
 from typing import TYPE_CHECKING, Any
@@ -39,24 +39,49 @@ _UNSENT = (
     aiohttp.ClientHttpProxyError,
     aiohttp.InvalidURL,
 )
+
+
+class Silence(enum.StrEnum):
+    """Why no answer came, or no more of it."""
+
+    DNS = "dns"
+    TLS = "tls"
+    PROXY = "proxy"
+    REFUSED = "refused"
+    CONNECT_TIMEOUT = "connect-timeout"
+    READ_TIMEOUT = "read-timeout"
+    BROKEN = "broken"
+    REDIRECT = "redirect"
+
+
 _HINTS = {
-    "dns": "its name does not resolve: check base_url and the DNS",
-    "tls": "its certificate is not trusted: check base_url and the CA certificates",
-    "proxy": "the proxy did not let the call through: check proxy",
-    "refused": "nothing answers there: check base_url and the network",
-    "connect-timeout": f"no connection within {CONNECT_S:.0f} s: check the network",
-    "read-timeout": f"silent for {SILENCE_S:.0f} s",
-    "broken": "the connection broke",
-    "redirect": "it leads elsewhere, which is not followed: check base_url",
+    Silence.DNS: "its name does not resolve: check base_url and the DNS",
+    Silence.TLS: (
+        "its certificate is not trusted: check base_url and the CA certificates"
+    ),
+    Silence.PROXY: "the proxy did not let the call through: check proxy",
+    Silence.REFUSED: "nothing answers there: check base_url and the network",
+    Silence.CONNECT_TIMEOUT: (
+        f"no connection within {CONNECT_S:.0f} s: check the network"
+    ),
+    Silence.READ_TIMEOUT: f"silent for {SILENCE_S:.0f} s",
+    Silence.BROKEN: "the connection broke",
+    Silence.REDIRECT: "it leads elsewhere, which is not followed: check base_url",
 }
 
 
 class Unreached(ProviderUnreachable):
     """No answer came; `was_sent` says whether the call may have arrived all the same."""
 
-    def __init__(self, host: str, *, reason: str, was_sent: bool) -> None:
+    reason: Silence
+
+    def __init__(self, host: str, *, reason: Silence, was_sent: bool) -> None:
         super().__init__(f"{host}: {_HINTS[reason]}", reason=reason)
         self.was_sent = was_sent
+
+
+class Unsent(asyncio.CancelledError):
+    """The call was cancelled before there was a connection that it could be sent by."""
 
 
 class Answer:
@@ -87,14 +112,29 @@ class Answer:
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise _unreached(error, self._host) from error
 
-    async def head(self, most: int) -> bytes:
-        """Return the first part of an error's body; what is after it is let go."""
-        parts, size = [], 0
-        with contextlib.suppress(Unreached):
-            while size < most and (part := await self.part()):
-                parts.append(part)
-                size += len(part)
-        return b"".join(parts)[:most]
+    async def head(
+        self, most: int, within_s: float | None = None
+    ) -> tuple[bytes, Silence | None]:
+        """Return the first part of a body, and why that is not all of it, if so.
+
+        What is after it is let go: what is beyond `most` bytes, what has not come in
+        time and what a connection that broke has lost.
+        """
+        parts: list[bytes] = []
+        size, why = 0, Silence.BROKEN
+        try:
+            async with asyncio.timeout(within_s):
+                while size <= most:
+                    part = await self.part()
+                    if not part:
+                        return b"".join(parts), None
+                    parts.append(part)
+                    size += len(part)
+        except TimeoutError:
+            why = Silence.READ_TIMEOUT
+        except Unreached as error:
+            why = error.reason
+        return b"".join(parts)[:most], why
 
     async def whole(self) -> bytes:
         """Read the body to its end; for those whose length is known and short."""
@@ -179,6 +219,12 @@ class _Connector(aiohttp.TCPConnector):
         self._factory = functools.partial(kind, loop=self._loop)
         self._room = bytearray(_READ)  # one for all: what is read is taken at once
 
+    async def _create_connection(self, *args: Any, **options: Any) -> ResponseHandler:
+        try:
+            return await super()._create_connection(*args, **options)
+        except asyncio.CancelledError as error:
+            raise Unsent(*error.args) from error
+
     async def _wrap_create_connection(  # type: ignore[override]
         self, factory: Callable[[], ResponseHandler], *args: Any, **options: Any
     ) -> tuple[asyncio.Transport, ResponseHandler]:
@@ -203,6 +249,8 @@ class Pool:
             skip_auto_headers=("user-agent", "accept", "content-type"),
             read_bufsize=_BUFFER,
         )
+        # Else a DELETE or a GET is sent twice where a kept connection closes under it.
+        self._session._retry_connection = False  # noqa: SLF001 - no public way
         self._urls: dict[str, URL] = {}
 
     async def send(
@@ -235,7 +283,7 @@ class Pool:
                 raise data.error from None
             raise _unreached(error, target.authority) from error
         flaw = _flaw(response)
-        if flaw:
+        if flaw is not None:
             response.close()
             raise Unreached(target.authority, reason=flaw, was_sent=True)
         return Answer(response, target.authority)
@@ -254,34 +302,34 @@ class Pool:
         return found
 
 
-def _flaw(response: aiohttp.ClientResponse) -> str:
-    """Say why an answer is none; "" for one that is.
+def _flaw(response: aiohttp.ClientResponse) -> Silence | None:
+    """Say why an answer is none; None for one that is.
 
     Passed on, a redirect would have its caller's SDK follow it, client key and all.
     """
     status = response.status
     if status < _LEAST_STATUS:
-        return "broken"
+        return Silence.BROKEN
     if status in _REDIRECTS and "location" in response.headers:
-        return "redirect"
-    return ""
+        return Silence.REDIRECT
+    return None
 
 
 def _unreached(error: Exception, host: str) -> Unreached:
     """Say why no answer came: by the type of the error, never by its text."""
     match error:
         case aiohttp.ClientConnectorDNSError():
-            reason = "dns"
+            reason = Silence.DNS
         case aiohttp.ClientProxyConnectionError() | aiohttp.ClientHttpProxyError():
-            reason = "proxy"
+            reason = Silence.PROXY
         case aiohttp.ClientSSLError():
-            reason = "tls"
+            reason = Silence.TLS
         case aiohttp.ConnectionTimeoutError():
-            reason = "connect-timeout"
+            reason = Silence.CONNECT_TIMEOUT
         case aiohttp.ClientConnectorError():
-            reason = "refused"
+            reason = Silence.REFUSED
         case TimeoutError():
-            reason = "read-timeout"
+            reason = Silence.READ_TIMEOUT
         case _:
-            reason = "broken"
+            reason = Silence.BROKEN
     return Unreached(host, reason=reason, was_sent=not isinstance(error, _UNSENT))

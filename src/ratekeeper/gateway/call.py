@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ratekeeper.client.pool import Unreached
+from ratekeeper.client.pool import Silence, Unreached, Unsent
 from ratekeeper.core.line import Waiter
 from ratekeeper.errors import NeverPossible
 from ratekeeper.gateway import (
@@ -28,7 +28,7 @@ from ratekeeper.gateway import (
 from ratekeeper.gateway.choice import ATTEMPTS, Choice
 from ratekeeper.gateway.exchange import BadHead
 from ratekeeper.gateway.observer import Done
-from ratekeeper.gateway.refused import Refused, of_account, of_silence
+from ratekeeper.gateway.refused import BROKE_OFF, Refused, of_account, of_silence
 from ratekeeper.gateway.reply import Fault
 from ratekeeper.gateway.request import NO_PATH, Target
 from ratekeeper.gateway.trial import Trial
@@ -45,7 +45,8 @@ if TYPE_CHECKING:
     from ratekeeper.gateway.upstream import Account
 
 _ERROR = 400
-_MOST_ERROR = 64 * 1024  # bytes of an error that are read; the largest seen is below 8
+_MOST_ERROR = 1024 * 1024  # bytes of an error; the largest seen has below 8,000
+_ERROR_S = 5.0  # for all of an error to come: its head says what matters
 _ELSEWHERE = frozenset(
     [
         Kind.THROTTLED,
@@ -167,7 +168,10 @@ class Call(Choice):
             return self._unreached(error, found, trial, tried)
         except BaseException as error:
             account.breaker.given_up()
-            trial.unanswered()
+            if isinstance(error, Unsent):
+                trial.unsent()
+            else:
+                trial.unanswered()
             if isinstance(error, intake.BodyTooLarge):
                 raise self.too_large() from None
             raise
@@ -183,7 +187,7 @@ class Call(Choice):
                 self.home = account  # the next page of the same list
                 return True
         except Unreached as error:
-            raise of_silence(error.reason, "the answer broke off") from error
+            raise of_silence(error.reason, BROKE_OFF) from error
         except BadHead as error:
             raise Refused(
                 Fault.UNREACHABLE, "the provider's answer holds a header that is none"
@@ -227,7 +231,7 @@ class Call(Choice):
     ) -> bool:
         """Settle an attempt that got no answer; True where another is to be made."""
         account = trial.account
-        if error.reason == "redirect":
+        if error.reason is Silence.REDIRECT:
             account.succeeded(self.gateway.now_us())  # somebody is there, and answers
         else:
             account.unreached(str(error), self.gateway.now_us())
@@ -249,11 +253,11 @@ class Call(Choice):
         """Heed an error answer: go on elsewhere, or pass it on to the caller."""
         account = trial.account
         try:
-            head = account.masked(await answer.head(_MOST_ERROR))
+            head, cut = await answer.head(_MOST_ERROR, _ERROR_S)
         except BaseException:
             account.breaker.given_up()
             raise
-        said = answer.fields
+        head, said = account.masked(head), answer.fields
         verdict = trial.judge(answer.status, said, head)
         account.judged(verdict, self.gateway.now_us())
         self.gateway.tell_of(account)
@@ -269,9 +273,9 @@ class Call(Choice):
             return True
         if verdict.kind in _ACCOUNTS:
             raise of_account(verdict, account.wait_us(self.gateway.now_us()))
-        headers = relay.head(self, answer)
-        headers.append((b"content-length", b"%d" % len(head)))
-        await relay.whole(self, answer.status, headers, head)
+        if cut is not None:
+            raise of_silence(cut, BROKE_OFF)
+        await relay.pass_on(self, answer, relay.head(self, answer), head)
         return False
 
     def _may_go_on(self, *, throttled: bool) -> bool:

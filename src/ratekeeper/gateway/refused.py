@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ratekeeper.client.pool import Silence
 from ratekeeper.gateway.reply import Fault
 from ratekeeper.providers.facts import Kind
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from ratekeeper.providers.facts import Verdict
 
 ACCOUNT_LIMITS = "what the provider's account allows"
+BROKE_OFF = "the answer broke off"
 
 
 class Refused(Exception):
@@ -38,20 +40,20 @@ class Refused(Exception):
 
 
 _SILENCE = {
-    "dns": "its name does not resolve",
-    "tls": "its certificate is not trusted",
-    "proxy": "the gateway's proxy did not let the call through",
-    "refused": "nothing listens there",
-    "connect-timeout": "no connection in time",
-    "read-timeout": "nothing came in time",
-    "broken": "the connection broke",
-    "redirect": "it leads elsewhere, which is not followed",
+    Silence.DNS: "its name does not resolve",
+    Silence.TLS: "its certificate is not trusted",
+    Silence.PROXY: "the gateway's proxy did not let the call through",
+    Silence.REFUSED: "nothing listens there",
+    Silence.CONNECT_TIMEOUT: "no connection in time",
+    Silence.READ_TIMEOUT: "nothing came in time",
+    Silence.BROKEN: "the connection broke",
+    Silence.REDIRECT: "it leads elsewhere, which is not followed",
 }
 
 
-def of_silence(reason: str, what: str = "the provider did not answer") -> Refused:
+def of_silence(reason: Silence, what: str = "the provider did not answer") -> Refused:
     """Tell a caller why no answer came, or no more of it."""
-    fault = Fault.LATE if reason == "read-timeout" else Fault.UNREACHABLE
+    fault = Fault.LATE if reason is Silence.READ_TIMEOUT else Fault.UNREACHABLE
     return Refused(fault, f"{what}: {_SILENCE[reason]}")
 
 

@@ -48,16 +48,18 @@ async def relay(call: Call, answer: Answer, trial: Trial) -> bool:
 
 async def _listed(call: Call, answer: Answer, trial: Trial) -> bool:
     """Pass on what a page holds for its caller; True: nothing, call for the next one."""
-    body = await answer.head(_MOST_LISTED)
+    body, cut = await answer.head(_MOST_LISTED)
+    if cut is not None:
+        raise Refused(
+            Fault.UNREACHABLE,
+            "the provider's list broke off or is too long: ask for fewer",
+        )
     try:
         page = Page(body)
         page.drop(await call.foreign(page.names, trial.account.upstream))
         query = page.next_query(call.query, call.dialect) if page.is_bare else None
     except msgspec.DecodeError as error:
-        raise Refused(
-            Fault.UNREACHABLE,
-            "the provider's list is no JSON, broke off or is too long: ask for fewer",
-        ) from error
+        raise Refused(Fault.UNREACHABLE, "the provider's list is no JSON") from error
     except StoreUnavailable as error:
         raise Refused(
             Fault.UNAVAILABLE,
@@ -73,9 +75,7 @@ async def _listed(call: Call, answer: Answer, trial: Trial) -> bool:
     body = page.body()
     if links.are_in(call.raw_path):
         body = links.relative(body)
-    headers = head(call, answer)
-    headers.append((b"content-length", b"%d" % len(body)))
-    await whole(call, answer.status, headers, body)
+    await pass_on(call, answer, head(call, answer), body)
     return False
 
 
@@ -92,10 +92,7 @@ async def _short(call: Call, answer: Answer, trial: Trial) -> None:
             f"{units.format_money(nano)} {unit}" for unit, nano in cost.items()
         )
         headers.append((b"x-ratekeeper-cost", said.encode()))
-    # What HEAD is answered is as long as it would have been.
-    length = answer.length or 0 if call.method == "HEAD" else len(body)
-    headers.append((b"content-length", b"%d" % length))
-    await whole(call, answer.status, headers, body)
+    await pass_on(call, answer, headers, body)
 
 
 async def _long(call: Call, answer: Answer, trial: Trial) -> None:
@@ -129,6 +126,15 @@ async def _long(call: Call, answer: Answer, trial: Trial) -> None:
     trial.end()
     rest = changed.end() if changed is not None else b""
     await send({"type": "http.response.body", "body": rest, "more_body": False})
+
+
+async def pass_on(call: Call, answer: Answer, headers: Headers, body: bytes) -> None:
+    """Send a provider's answer that is there as a whole."""
+    # What HEAD is answered is as long as it would have been.
+    length = answer.length if call.method == "HEAD" else len(body)
+    if length is not None:
+        headers.append((b"content-length", b"%d" % length))
+    await whole(call, answer.status, headers, body)
 
 
 async def whole(call: Call, status: int, headers: Headers, body: bytes) -> None:
