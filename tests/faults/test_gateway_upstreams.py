@@ -270,6 +270,7 @@ class Impatient(Gateway):
         await super().start()
         await self.pool.close()
         self.pool = Pool(silence_s=0.2)
+        self._parts.push_async_callback(self.pool.close)
 
 
 @pytest.mark.parametrize("said", [b"", STREAM + chunk(EVENT)])
