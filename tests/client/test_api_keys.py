@@ -102,6 +102,7 @@ PLACEHOLDERS = [
     f'"{KEY}"',
     f"{KEY[:20]} {KEY[20:]}",
     f"{KEY}é",
+    f"rk-{KEY[3:]}",
     "   ",
     "",
 ]
@@ -142,6 +143,14 @@ def test_a_key_that_begins_unlike_others_is_warned_of_and_sent(
         "api_key= does not begin like a key of holysheep (sk- or hs-): it is sent all "
         "the same"
     ] == [record.getMessage() for record in caplog.records]
+
+
+def test_a_gateway_is_sent_the_client_key_it_has_made(kind: str) -> None:
+    told, key = Told(OK), f"rk-{KEY[3:]}"
+    with virtual(kind, told, base_url="http://gateway:8080/v1", api_key=key) as ai:
+        ai.chat()
+
+    assert f"Bearer {key}" == told.requests[0].headers["authorization"]
 
 
 @pytest.mark.parametrize("prefix", ["sk-", "hs-"])
@@ -238,6 +247,7 @@ FLAWS = {
     f"'{KEY}'": "quoted",
     f"{KEY}\u00e9": "characters",
     KEY * 100: "too long",
+    f"rk-{KEY[3:]}": "a client key",
 }
 
 

@@ -13,6 +13,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from ratekeeper.errors import ConfigError
+from ratekeeper.providers.catalog import PROVIDERS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger("ratekeeper")
 
 _NAME = re.compile(r"[A-Z_][A-Z0-9_]{0,63}", re.ASCII | re.IGNORECASE)
+_OURS = "rk-"  # the beginning of a gateway's client keys
 _FROM_ENVIRONMENT = "env:"  # the same word as in a configuration file
 _SHOWN = 4  # characters of a key that may be shown
 _LONGEST = 4096  # tokens of identity providers have some 3,000 characters
@@ -50,6 +52,7 @@ class Flaw(StrEnum):
     CHARACTERS = "characters"
     PLACEHOLDER = "placeholder"
     TOO_SHORT = "too short"
+    OURS = "a client key"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,7 +129,15 @@ def flaw(provider: Provider, value: str) -> Flaw | None:
         return Flaw.PLACEHOLDER
     if len(value) < provider.key_min_length:
         return Flaw.TOO_SHORT
+    if value.startswith(_OURS) and _is_at_home(provider):
+        return Flaw.OURS
     return None
+
+
+def _is_at_home(provider: Provider) -> bool:
+    """Say whether a provider is called at its own address; elsewhere may be a gateway."""
+    known = PROVIDERS.get(provider.name)
+    return known is not None and known.base_url == provider.base_url
 
 
 def malformed(provider: Provider, value: str) -> str:
@@ -146,6 +157,11 @@ def malformed(provider: Provider, value: str) -> str:
             return (
                 f"holds {len(value)} characters, and keys of {provider.name} have at "
                 f"least {provider.key_min_length}: it is cut off or a placeholder"
+            )
+        case Flaw.OURS:
+            return (
+                f"holds a client key of a gateway ({_OURS}…), which is no key of "
+                f"{provider.name} and is not sent there"
             )
 
 
