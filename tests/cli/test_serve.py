@@ -38,7 +38,70 @@ def test_with_nothing_at_hand_it_serves_a_simulated_provider(tmp_path: Path) -> 
     assert ["openai", "anthropic"] == facts["providers"]
     assert "a simulated provider" == facts["config"]
     assert 200 == reply.status_code
-    assert (0, "") == (code, err)
+    assert 0 == code
+    assert "WARNING what answers is simulated: no config here and no provider" in err
+    assert 1 == len(err.splitlines())
+
+
+def test_the_key_of_a_simulated_gateway_is_the_same_at_every_start(
+    tmp_path: Path,
+) -> None:
+    shown, statuses = [], []
+    for _ in range(2):
+        with serve(tmp_path) as served:
+            shown.append(served.facts["client_key"])
+            statuses.append(_chat(served, shown[0]).status_code)
+            served.end(signal.SIGTERM)
+    made = "ratekeeper-simulated.db"
+
+    assert shown[0] == shown[1]
+    assert [200, 200] == statuses
+    assert not (tmp_path / "ratekeeper.db").exists()
+    assert shown[0].encode() not in (tmp_path / made).read_bytes()
+
+
+def test_a_gateway_that_has_lost_its_environment_simulates_nothing(
+    tmp_path: Path,
+) -> None:
+    with serve(tmp_path, OPENAI_API_KEY=OPENAI) as served:
+        served.end(signal.SIGTERM)
+    code, err = _failed(tmp_path, "--listen", "127.0.0.1:0")
+    here = ("--store", "sqlite:///ratekeeper.db")
+    with_store, _ = _failed(tmp_path, "--listen", "127.0.0.1:0", *here)
+
+    assert [2, 2] == [code, with_store]
+    assert "ratekeeper.db has client keys, and there is no config here and no" in err
+
+
+def test_a_simulated_gateway_starts_where_it_is_told_that_it_may(
+    tmp_path: Path,
+) -> None:
+    with serve(tmp_path, OPENAI_API_KEY=OPENAI) as served:
+        served.end(signal.SIGTERM)
+    shown = []
+    for _ in range(2):
+        with serve(tmp_path, "--store", "sqlite:///ratekeeper-simulated.db") as served:
+            shown.append(served.facts["client_key"])
+            served.end(signal.SIGTERM)
+
+    assert shown[0] == shown[1]
+
+
+def test_a_key_that_needs_an_address_beside_it_is_named(tmp_path: Path) -> None:
+    with serve(tmp_path, AZURE_OPENAI_API_KEY="0123456789abcdef" * 2) as served:
+        _, _, err = served.end(signal.SIGTERM)
+
+    assert "AZURE_OPENAI_API_KEY is not enough: azure has another address" in err
+
+
+def test_a_client_key_in_the_place_of_a_provider_s_is_not_sent_there(
+    tmp_path: Path,
+) -> None:
+    code, err = _failed(tmp_path, OPENAI_API_KEY="rk-canary" + "0123456789" * 4)
+
+    assert 2 == code
+    assert "OPENAI_API_KEY holds a client key of a gateway" in err
+    assert "canary" not in err
 
 
 def test_the_keys_of_the_environment_are_never_spent_for_strangers(
@@ -161,8 +224,12 @@ def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
         other.mkdir()
         code, err = _failed(other, "--listen", taken, OPENAI_API_KEY=OPENAI)
 
+        with serve(other, OPENAI_API_KEY=OPENAI) as later:
+            secret = later.facts["client_key"]
+
     assert 2 == code
     assert taken.rpartition(":")[2] in err
+    assert secret is not None  # it was not made for nobody to see
 
 
 def test_two_gateways_do_not_share_one_file(tmp_path: Path) -> None:
@@ -228,6 +295,67 @@ def test_the_curl_line_takes_the_key_from_its_variable(tmp_path: Path) -> None:
         )
 
     assert ("200", f"Bearer {made}") == (status, proof)
+
+
+def _greeting(folder: Path, **environ: str) -> str:
+    """Return what is said at the start, to its last line."""
+    kept = ("PATH", "PYTHONPATH")
+    with subprocess.Popen(
+        [*START, "serve", "--listen", "127.0.0.1:0"],
+        cwd=folder,
+        env={name: os.environ.get(name, "") for name in kept} | environ,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        try:
+            lines = [process.stdout.readline()]
+            while lines[-1].strip() or not _is_whole(lines):
+                lines.append(process.stdout.readline())
+        finally:
+            process.terminate()
+    return "".join(lines)
+
+
+def _is_whole(lines: list[str]) -> bool:
+    return any("api_key=" in line or "Name a provider" in line for line in lines)
+
+
+KEYS = f'client_keys:\n  - {{name: app, hash: "{"0f" * 32}"}}\n'
+PROVIDER = "providers: {openai: {accounts: [{limits: [5 rpm]}]}}\n"
+
+
+@pytest.mark.parametrize(
+    ("config", "environ", "shown", "hidden"),
+    [
+        ("", "GEMINI", ["gemini-2.5-flash", "genai.Client"], "gpt-4o"),
+        ("", "GROQ", ["Try it, with a model of groq for MODEL:"], "gpt-4o"),
+        ("", "ANTHROPIC", ["/anthropic/v1/messages"], "OpenAI("),
+        ("auth: none\n", "", ["Name a provider in ratekeeper.yaml."], "curl"),
+        (
+            PROVIDER + KEYS,
+            "OPENAI",
+            ["those of ratekeeper.yaml: app.", "export RATEKEEPER_KEY=rk-…"],
+            "keys create",
+        ),
+    ],
+)
+def test_the_greeting_fits_what_is_served(
+    tmp_path: Path, config: str, environ: str, shown: list[str], hidden: str
+) -> None:
+    values = {
+        "OPENAI": OPENAI,
+        "GEMINI": "AIza" + "0123456789" * 4,
+        "GROQ": "gsk_" + "0123456789" * 6,
+        "ANTHROPIC": "sk-ant-" + "0123456789" * 10,
+    }
+    if config:
+        (tmp_path / "ratekeeper.yaml").write_text(config)
+    key = {f"{environ}_API_KEY": values[environ]} if environ else {}
+    said = _greeting(tmp_path, **key)
+
+    assert [] == [one for one in shown if one not in said]
+    assert hidden not in said
 
 
 def test_its_log_can_be_json_to_the_last_line(tmp_path: Path) -> None:

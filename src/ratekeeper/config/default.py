@@ -29,6 +29,19 @@ def from_environment(environ: Mapping[str, str]) -> Config | None:
     return Config(providers=found) if found else None
 
 
+def without_address(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that are set for providers of which they are not enough.
+
+    By variable: the provider, whose accounts have an address each.
+    """
+    return {
+        known.key_variable: name
+        for name, known in PROVIDERS.items()
+        if known.key_variable and not known.base_url
+        if environ.get(known.key_variable, "").strip()
+    }
+
+
 def of_fallbacks(config: Config) -> dict[str, Provider]:
     """Return the providers that fallbacks alone name, each with its usual account."""
     named = {

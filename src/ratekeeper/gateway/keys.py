@@ -6,6 +6,7 @@ ones cost the same work. Where keys are stored is the business of `keystore.py`.
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import fnmatch
 import hmac
@@ -66,6 +67,11 @@ class Hasher:
         """Return the keyed hash of a secret; of a longer one than any, of its head."""
         data = secret[:_LONGEST].encode("utf-8", "surrogatepass")
         return hmac.digest(self._pepper, data, "sha256").hex()
+
+    def secret_of(self, name: str) -> str:
+        """Return a secret made of the pepper: the same every time, and nobody else's."""
+        made = hmac.digest(self._pepper, f"the secret of {name}".encode(), "sha256")
+        return _PREFIX + base64.urlsafe_b64encode(made).rstrip(b"=").decode()
 
 
 class KeyBook:
