@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 class StandIn:
     """Has what the server needs of a gateway; answers a call with what it saw of it.
 
-    `/echo` takes the body first, `/early` does not; `/stream` sends a chunk of `size`
-    bytes each `every_s`, `count` times; `/hold` answers when it is let go on; `/fail`
-    raises. `on_gone` is set in every call.
+    `/echo` takes the body first, but not before `after_s`, `/early` does not; `/stream`
+    sends a chunk of `size` bytes each `every_s`, `count` times; `/hold` answers when it
+    is let go on; `/fail` raises. `on_gone` is set in every call.
     """
 
     def __init__(self) -> None:
@@ -72,6 +72,8 @@ class StandIn:
         elif path == "/readyz":
             await _answer(send, b"", 503 if self.is_draining else 200)
         else:
+            if "after_s" in asked:
+                await asyncio.sleep(float(asked["after_s"]))
             await self._echo(scope, receive, send)
 
     async def _echo(self, scope: Any, receive: Any, send: Any) -> None:

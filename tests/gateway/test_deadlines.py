@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import socket
 import struct
 import threading
@@ -17,7 +18,7 @@ from ratekeeper.gateway.run import serving
 from tests.gateway.stand_in import Caller, StandIn, ends_with
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 HEAD = b"POST /echo HTTP/1.1\r\nHost: x\r\n"
 GET = b"GET /next HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -28,6 +29,17 @@ def serve(**bounds: Any) -> Iterator[tuple[StandIn, str]]:
     app = StandIn()
     with serving(app, bounds=Bounds(**bounds)) as url:
         yield app, url
+
+
+def until(done: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 5
+    while not done():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def _has_calls(app: StandIn, count: int) -> bool:
+    return len(app.calls) == count
 
 
 def drip(caller: Caller, piece: bytes, every_s: float = 0.05) -> float:
@@ -101,7 +113,8 @@ def test_a_body_that_drips_is_refused_and_its_call_ended() -> None:
 
 
 def test_a_body_that_comes_slowly_but_steadily_is_taken() -> None:
-    with serve(body_s=0.3, least_body=10) as (_, url), Caller(url) as caller:
+    bounds = {"body_s": 0.3, "least_body": 10, "slowest_body": 50}
+    with serve(**bounds) as (_, url), Caller(url) as caller:
         caller.send(HEAD + b"Content-Length: 100\r\n\r\n")
         for _ in range(10):
             time.sleep(0.1)
@@ -109,6 +122,36 @@ def test_a_body_that_comes_slowly_but_steadily_is_taken() -> None:
         answer = caller.read(ends_with(b"x" * 100))
 
     assert answer.startswith(b"HTTP/1.1 200 ")
+
+
+def test_a_body_that_is_slow_on_the_whole_is_refused() -> None:
+    """However steadily: a slot of an account would be held for days."""
+    bounds = {"body_s": 0.4, "least_body": 10, "slowest_body": 1000, "linger_s": 0.2}
+    with serve(**bounds) as (app, url), Caller(url) as caller:
+        caller.send(HEAD + b"Content-Length: 100000\r\n\r\n")
+        dripping = threading.Thread(target=drip, args=(caller, b"x" * 20))
+        began = time.monotonic()
+        dripping.start()
+        answer = caller.read()
+        took = time.monotonic() - began
+        dripping.join()
+
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert 0.5 < took < 3  # of each 0.05 s it is 0.02 s that were earned
+    assert [] == app.bodies
+
+
+def test_a_body_that_nobody_takes_yet_is_not_slow() -> None:
+    """It is held back for longer than the whole of it may take."""
+    bounds = {"body_s": 0.2, "least_body": 10, "slowest_body": 1 << 20}
+    with serve(**bounds) as (app, url), Caller(url) as caller:
+        caller.send(HEAD.replace(b"echo", b"echo?after_s=1"))
+        caller.send(b"Content-Length: 300000\r\n\r\n" + b"x" * 300_000)
+        answer = caller.read(ends_with(b"x" * 1000))
+        seen = [len(body) for body in app.bodies]
+
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert [300_000] == seen
 
 
 def test_a_caller_who_was_not_told_to_go_on_has_no_deadline() -> None:
@@ -212,15 +255,46 @@ def test_an_answer_that_is_whole_has_nobody_gone() -> None:
 
 
 def test_a_connection_too_many_is_told_so() -> None:
-    with serve(most_connections=3) as (_, url), contextlib.ExitStack() as stack:
+    hold = GET.replace(b"next", b"hold")
+    with serve(most_connections=3) as (app, url), contextlib.ExitStack() as stack:
         callers = [stack.enter_context(Caller(url)) for _ in range(3)]
-        for caller in callers:
-            caller.send(GET).read(ends_with(b"/next "))
+        for at, caller in enumerate(callers, 1):
+            caller.send(hold)
+            until(functools.partial(_has_calls, app, at))
         refused = stack.enter_context(Caller(url)).read()
-        again = callers[0].send(GET).read(ends_with(b"/next "))
+        app.let_go_on()
+        answers = [caller.read(ends_with(b"/hold ")) for caller in callers]
 
     assert refused.startswith(b"HTTP/1.1 503 ")
-    assert b" 200 " in again
+    assert all(b" 200 " in answer for answer in answers)
+
+
+def test_whoever_is_idle_longest_makes_room_for_another(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Else as many strangers as there is room for would keep everybody out."""
+    with serve(most_connections=3) as (_, url), contextlib.ExitStack() as stack:
+        silent, *callers = [stack.enter_context(Caller(url)) for _ in range(3)]
+        for caller in (*callers, callers[0]):
+            caller.send(GET).read(ends_with(b"/next "))
+        news = [stack.enter_context(Caller(url)) for _ in range(2)]
+        answers = [one.send(GET).read(ends_with(b"/next ")) for one in news]
+        ends = [silent.read(), callers[1].read()]
+        again = callers[0].send(GET).read(ends_with(b"/next "))
+
+    assert [b"", b""] == ends
+    assert all(b" 200 " in answer for answer in (*answers, again))
+    assert "2 idle connections closed: too many are open" in caplog.messages
+
+
+def test_room_is_made_for_as_many_as_come_at_once() -> None:
+    with serve(most_connections=20) as (_, url), contextlib.ExitStack() as stack:
+        for _ in range(20):
+            stack.enter_context(Caller(url))
+        news = [stack.enter_context(Caller(url)) for _ in range(20)]
+        answers = [one.send(GET).read(ends_with(b"/next ")) for one in news]
+
+    assert all(b" 200 " in answer for answer in answers)
 
 
 def test_one_line_sums_up_what_was_refused(caplog: pytest.LogCaptureFixture) -> None:

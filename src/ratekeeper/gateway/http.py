@@ -54,7 +54,7 @@ class Awaits(enum.Enum):
     HEAD = enum.auto()
     BODY = enum.auto()
     ANSWER = enum.auto()  # ours: no deadline
-    NEXT = enum.auto()  # another request, or the end
+    NEXT = enum.auto()  # the first byte of a request, or the end
     END = enum.auto()  # all is said; what still comes is thrown away
 
 
@@ -89,19 +89,22 @@ class Protocol(HttpToolsProtocol):
         self.once = 0
         self.length = 0
         self.body_left = 0
+        self.body_until = math.inf  # the deadline of the whole body
 
     # The connection
 
     def connection_made(  # type: ignore[override]
         self, transport: asyncio.Transport
     ) -> None:
-        """Begin to wait for a head, or say that there is no room."""
+        """Begin to wait for a request, or say that there is no room."""
         super().connection_made(transport)
         listener = self.listener
         listener.open.add(self)
         transport.set_write_buffer_limits(self.bounds.most_unsent)
-        self._await(Awaits.HEAD, self.bounds.head_s)
         crowd = len(listener.open) - self.bounds.most_connections
+        if crowd > 0 and listener.make_room():
+            crowd = 0
+        self._await(Awaits.NEXT, self.bounds.head_s)
         if crowd > self.bounds.most_refused:
             transport.abort()
         elif crowd > 0:
@@ -114,6 +117,7 @@ class Protocol(HttpToolsProtocol):
         del exc
         self.connections.discard(self)
         self.listener.open.discard(self)
+        self.listener.idle.pop(self, None)
         self.parser = None  # type: ignore[assignment]
         answering, self.answering, self.latest = self.answering, None, None
         self.ahead.clear()
@@ -135,8 +139,18 @@ class Protocol(HttpToolsProtocol):
             self.until = min(self.until, self.loop.time() + 0.1)
 
     def _await(self, what: Awaits, seconds: float) -> None:
+        if what is Awaits.NEXT:
+            self.listener.idle[self] = None
+        elif self in self.listener.idle:
+            del self.listener.idle[self]
         self.awaits = what
         self.until = self.loop.time() + seconds
+
+    def _await_body(self) -> None:
+        """Await the next part of a body, though no longer than for the whole of it."""
+        self.body_left = self.bounds.least_body
+        self._await(Awaits.BODY, self.bounds.body_s)
+        self.until = min(self.until, self.body_until)
 
     # Deadlines
 
@@ -148,7 +162,11 @@ class Protocol(HttpToolsProtocol):
             case Awaits.BODY if self.flow.read_paused or (
                 self.latest is not None and self.latest.is_held_up
             ):
-                self._await(Awaits.BODY, self.bounds.body_s)  # it is we who wait
+                # It is we who wait.
+                self.body_until = max(
+                    self.body_until, self.loop.time() + self.bounds.body_s
+                )
+                self._await_body()
             case Awaits.BODY if self.latest is not None and not self.latest.is_complete:
                 self.refuse(408, "the body of the request came too slowly")
             case Awaits.END if self.transport.get_write_buffer_size():
@@ -294,8 +312,8 @@ class Protocol(HttpToolsProtocol):
         }
         self.latest = exchange
         if has_body:
-            self.body_left = self.bounds.least_body
-            self._await(Awaits.BODY, self.bounds.body_s)
+            self.body_until = self.loop.time() + self.bounds.body_s
+            self._await_body()
         if self.answering is None:
             self._answer(exchange, scope)
         else:
@@ -330,9 +348,9 @@ class Protocol(HttpToolsProtocol):
             return
         size = len(body)
         self.body_left -= size
+        self.body_until += size / self.bounds.slowest_body
         if self.body_left <= 0:
-            self.body_left = self.bounds.least_body
-            self._await(Awaits.BODY, self.bounds.body_s)
+            self._await_body()
         if exchange.is_complete or exchange.is_gone:
             exchange.held += size
             if exchange.held > self.bounds.most_unread:

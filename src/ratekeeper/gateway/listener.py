@@ -41,13 +41,14 @@ class Bounds:
 
     head_s: float = 10.0  # for a whole head, from its first byte or the connection on
     body_s: float = 30.0  # for the next `least_body` bytes of a body
-    idle_s: float = 75.0  # between two requests
+    idle_s: float = 75.0  # between two requests, unless there is no room for others
     write_s: float = 30.0  # for reading on, where what is sent has come to a halt
     linger_s: float = 2.0  # for reading the last answer
     most_head: int = 32 * 1024
     most_headers: int = 100
     most_url: int = 8 * 1024
     least_body: int = 1024
+    slowest_body: int = 16 * 1024  # bytes a second, after the first `body_s`
     most_unread: int = 64 * 1024  # of a body, once it is answered
     most_unsent: int = 32 * 1024  # of an answer, beside what the kernel holds
     most_ahead: int = 16  # requests sent before the first of them is answered
@@ -67,8 +68,10 @@ class Listener(ServerState):
         self.bounds = bounds or Bounds()
         self.date = b""
         self.open: set[Protocol] = set()
+        self.idle: dict[Protocol, None] = {}  # of them; the longest idle is the first
         self.is_draining = False
         self._refused: collections.Counter[str] = collections.Counter()
+        self._closed = 0  # to make room for others
         self._reported_at = loop.time()
         self._timer: asyncio.TimerHandle | None = None
         self._config = uvicorn.Config(
@@ -111,12 +114,23 @@ class Listener(ServerState):
             self._reported_at = now
             self._report()
 
+    def make_room(self) -> bool:
+        """Close the connection that is idle longest; False where none is."""
+        for connection in self.idle:
+            connection.late()
+            self._closed += 1
+            return True
+        return False
+
     def refused(self, status: int, why: str) -> bytes:
         """Count a request that was no good HTTP; return what its caller is told."""
         self._refused[f"{status}, {why}"] += 1
         return _reply(status, why)
 
     def _report(self) -> None:
+        if self._closed:
+            log.warning("%d idle connections closed: too many are open", self._closed)
+            self._closed = 0
         if not self._refused:
             return
         total = self._refused.total()
