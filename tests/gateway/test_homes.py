@@ -106,6 +106,38 @@ def test_a_batch_goes_to_its_file(tmp_path: Path, one: Shelf, two: Shelf) -> Non
     ]
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"json": {"name": "x", "file_ids": ["FILE"]}},
+        {"content": b'{"file_ids": ["FILE"]}', "headers": {"content-type": "text/x"}},
+        {"content": b'{"file_ids": ["FILE"]}'},
+        {"data": {"file_id": "FILE"}, "files": {"x": ("x", b"")}},
+        {"data": {"a[0][file_id]": "FILE"}, "files": {"x": ("x", b"")}},
+        {"data": {"x": '{"file_ids": ["FILE"]}'}, "files": {"x": ("x", b"")}},
+        {"data": {"file_ids[]": '["FILE"]'}, "files": {"x": ("x", b"")}},
+    ],
+)
+def test_no_kind_of_body_gets_round_whose_a_file_is(
+    tmp_path: Path, one: Shelf, said: Any
+) -> None:
+    """What is no file itself is read as JSON, and a form by its fields."""
+    with (
+        _gate(tmp_path, one) as it,
+        it.client() as client,
+        it.client(OTHER) as other,
+    ):
+        request = client.build_request("POST", "/v1/containers", **said)
+        file = _upload(client)
+        body = request.read().replace(b"FILE", file.encode())
+        kind = {"content-type": request.headers.get("content-type", "")}
+        asked = len(one.asked)
+        reply = other.post("/v1/containers", content=body, headers=kind)
+
+    assert 404 == reply.status_code
+    assert asked == len(one.asked)
+
+
 def test_what_one_team_made_is_not_there_for_another(
     tmp_path: Path, one: Shelf
 ) -> None:

@@ -44,6 +44,8 @@ _ONCE = {
     b"x-api-key": 32,
     b"x-goog-api-key": 64,
     b"api-key": 128,
+    b"content-type": 256,
+    b"content-encoding": 512,
 }
 _ASGI = {"version": "3.0", "spec_version": "2.3"}
 

@@ -12,17 +12,21 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from ratekeeper.providers import shapes
+from ratekeeper.providers import form, shapes
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+    from collections.abc import (
+        AsyncIterator,
+        Awaitable,
+        Callable,
+        Iterable,
+        MutableMapping,
+    )
 
     Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
-_LONGEST_NAME = 256  # of a model
-_FIELD = re.compile(
-    rb'name="?model"?\r\n(?:[^\r\n]+\r\n)*\r\n([^\r\n]{1,256})\r\n', re.IGNORECASE
-)
+_MODEL_WORDS = (["model"], ["models"])
+_WORD = re.compile(r"[^\[\].\s]+")  # of a field's name: input_reference[file_id]
 # What decides who may ask, and how much may be written, stands once; and nobody but who
 # has something to hide writes a letter of it as \u0061. One search for each: a set of
 # first letters in a pattern would take ten times as long.
@@ -32,7 +36,7 @@ _LETTER = re.compile(rb"\\u00[4-7]")
 
 
 class BodyTooLarge(Exception):
-    """One body is above the bound of each, or above what was announced."""
+    """One body is above the bound of each."""
 
 
 class Crowded(Exception):
@@ -45,6 +49,14 @@ class Unclear(Exception):
 
 class CallerGone(Exception):
     """The caller hung up before its body was there."""
+
+
+async def _part(receive: Receive) -> tuple[bytes, bool]:
+    """Return the next part of a body, and whether there are more."""
+    message = await receive()
+    if message["type"] == "http.disconnect":
+        raise CallerGone
+    return message.get("body", b""), message.get("more_body", False)
 
 
 class Held:
@@ -100,18 +112,14 @@ class Body:
     async def read(
         self, receive: Receive, most: int, announced: int | None, owner: str
     ) -> None:
-        """Read it to its end; raises what bounds it."""
+        """Read it to its end; raises `BodyTooLarge`, `Crowded` or `CallerGone`."""
         self._owner = owner
         if announced is not None and announced > most:
             raise BodyTooLarge
         parts = []
         more = True
         while more:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                raise CallerGone
-            part = message.get("body", b"")
-            more = message.get("more_body", False)
+            part, more = await _part(receive)
             if part:
                 self._held.take(len(part), owner, self._size)
                 self._size += len(part)
@@ -129,14 +137,10 @@ class Body:
 
 
 async def passing(receive: Receive, most: int) -> AsyncIterator[bytes]:
-    """Pass a body on as it comes; raises what bounds it."""
+    """Pass a body on as it comes; raises `BodyTooLarge` or `CallerGone`."""
     size, more = 0, True
     while more:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise CallerGone
-        part = message.get("body", b"")
-        more = message.get("more_body", False)
+        part, more = await _part(receive)
         size += len(part)
         if size > most:
             raise BodyTooLarge
@@ -190,12 +194,37 @@ def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return found
 
 
-def model_in_form(body: bytes) -> str:
-    """Return the model that a multipart form names, "" where it names none."""
-    match = _FIELD.search(body)
-    if match is None:
+def model_in(fields: Iterable[tuple[str, bytes]]) -> str:
+    """Return the model that a form names, "" where it names none.
+
+    Raises `form.Unclear` where it could be read as naming another one.
+    """
+    meant = [
+        (name, value) for name, value in fields if _words(name)[:1] in _MODEL_WORDS
+    ]
+    if not meant:
         return ""
-    return match[1].decode("utf-8", "replace").strip()[:_LONGEST_NAME]
+    if len(meant) > 1 or meant[0][0] != "model":
+        raise form.Unclear
+    return meant[0][1].decode("utf-8", "replace")[: shapes.LONGEST_MODEL]
+
+
+def as_json(fields: Iterable[tuple[str, bytes]]) -> bytes:
+    """Write a form's fields as members of JSON, by each word of their names.
+
+    It is for whoever looks for members; as a whole it is no JSON.
+    """
+    members = []
+    for name, value in fields:
+        said = value
+        if not value.lstrip().startswith((b"{", b"[")):
+            said = json.dumps(value.decode("utf-8", "replace")).encode()
+        members += [b"%b:%b" % (json.dumps(w).encode(), said) for w in _words(name)]
+    return b",".join(members)
+
+
+def _words(name: str) -> list[str]:
+    return _WORD.findall(name.lower())
 
 
 def with_model(body: bytes, name: str) -> bytes:

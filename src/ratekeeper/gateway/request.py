@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 from ratekeeper.config.times import duration_us
 from ratekeeper.core.units import SECOND
 from ratekeeper.errors import ConfigError, StoreUnavailable
-from ratekeeper.gateway import auth, homes, ids, intake, route, uploads
+from ratekeeper.gateway import auth, homes, ids, intake, models, route, uploads
 from ratekeeper.gateway.refused import Refused
 from ratekeeper.gateway.reply import Fault
-from ratekeeper.providers import shapes
+from ratekeeper.providers import form, shapes
 from ratekeeper.providers.facts import Dialect
 
 if TYPE_CHECKING:
@@ -28,7 +28,10 @@ if TYPE_CHECKING:
     from ratekeeper.gateway.route import Route
     from ratekeeper.gateway.upstream import Account
 
+_CHANGES = frozenset(["PATCH", "POST", "PUT"])
 _JSON = b"application/json"
+_FORM = b"multipart/"
+_FILES = (b"application/octet-stream", b"audio/", b"image/", b"video/")
 _MOST_TARGETS = 1024  # remembered: what callers make up must not fill the memory
 _LOOKED_UP = 200  # ids in one turn of the loop: some milliseconds
 
@@ -69,6 +72,7 @@ class Request:
         self.body = intake.Body(gateway.held)
         # In its body, where that is JSON; not kept while it waits.
         self.said: dict[str, object] | None = None
+        self.fields: list[tuple[str, bytes]] = []  # of its form, where one was read
         self.model = ""  # that it asks for
         self.streamed = False  # whether its body passes as it comes: sent once
         self.secret: str | None = None  # its client key
@@ -112,21 +116,31 @@ class Request:
         """
         if self.method in {"GET", "HEAD", "DELETE"} and not self._has_body():
             return False
-        kind = self.field(b"content-type").lower()
-        is_file = found.family in route.TAKES_FILES and not kind.startswith(_JSON)
-        form = is_file and kind.startswith(b"multipart/")
-        assert self.caller is not None
-        if is_file and not (form and self.caller.is_restricted):
-            return True
+        kind = b""
+        if found.family in route.TAKES_FILES:
+            kind = self.field(b"content-type")
+            if self._passes(found, kind.lower()):
+                return True
         if self.field(b"content-encoding").lower() not in {b"", b"identity"}:
             # What cannot be read would pass by every limit.
             raise Refused(Fault.BAD_REQUEST, "send the body without content-encoding")
         await self.hold_body(self.gateway.roster.max_body)
-        if form:
-            self.model = intake.model_in_form(self.body.data)
+        if kind.lower().startswith(_FORM):
+            self._read_form(kind)
         else:
             self._read()
         return False
+
+    def _passes(self, found: Route, kind: bytes) -> bool:
+        """Say whether a body is a file, or the form of one, that nobody has to read."""
+        if kind.startswith(_FORM):
+            assert self.caller is not None
+            has_model = found.family in route.USES_MODELS
+            is_read = self.caller.is_restricted and has_model
+            return not (is_read or found.family in route.READS_FORMS)
+        if found.family == "upload":  # Google's, of any type
+            return not kind.startswith(_JSON)
+        return kind.startswith(_FILES)
 
     async def hold_body(self, most: int) -> None:
         """Read the body to its end; raises `Refused` where it is above a bound."""
@@ -143,6 +157,18 @@ class Request:
                 Fault.UNAVAILABLE,
                 "too many large requests are waiting: try again in a moment",
                 retry_after_us=1_000_000,
+            ) from None
+
+    def _read_form(self, kind: bytes) -> None:
+        """Read a body that is a form."""
+        try:
+            self.fields = form.fields(self.body.data, kind)
+            self.model = intake.model_in(self.fields)
+        except form.Unclear:
+            raise Refused(
+                Fault.BAD_REQUEST,
+                "the form could be read in two ways: send each field once, in "
+                "multipart/form-data as HTTP libraries write it",
             ) from None
 
     def _read(self) -> None:
@@ -216,7 +242,8 @@ class Request:
         if self.gateway.homes.is_empty and not self.makes:  # as where all just chat
             return targets
         try:
-            self.refers_to = ids.referred(found, self.body.data)
+            said = intake.as_json(self.fields) if self.fields else self.body.data
+            self.refers_to = ids.referred(found, said)
         except ids.TooMany:
             raise Refused(
                 Fault.BAD_REQUEST, f"the request refers to more than {ids.MOST:,} ids"
@@ -279,28 +306,42 @@ class Request:
         return [one for one in upstreams.values() if one.speaks(found.dialect)]
 
     def check_model(self, found: Route) -> None:
-        """Raise `Refused` where the caller's key does not allow the model."""
+        """Raise `Refused` where the caller's key does not allow a model that it names."""
         assert self.caller is not None
         model = self.model or route.model_in(found.path)
-        if model:
-            # What is not printable does not even go into a file; longer ones were cut.
-            if not model.isprintable() or len(model) >= shapes.LONGEST_MODEL:
-                raise Refused(Fault.BAD_REQUEST, "the request's model is no name")
-            if not self.caller.may_use(model):
+        # What is not printable does not even go into a file; longer ones were cut.
+        if model and (not model.isprintable() or len(model) >= shapes.LONGEST_MODEL):
+            raise Refused(Fault.BAD_REQUEST, "the request's model is no name")
+        if self.caller.is_restricted:
+            self._check_all(found, model)
+
+    def _check_all(self, found: Route, model: str) -> None:
+        """Raise `Refused` where a key of some models only could have another one run."""
+        assert self.caller is not None
+        said = self.said or {}
+        if self.method in _CHANGES:
+            if models.is_hidden(found):
                 raise Refused(
                     Fault.FORBIDDEN,
-                    f"this key may not use the model {model[:80]!r}: it is not among "
-                    "its allow_models",
+                    "this key may use some models only, and which ones that runs is "
+                    "not said in the request",
                 )
-        elif (
-            self.caller.is_restricted
-            and self.method == "POST"
-            and found.family in route.USES_MODELS
-        ):
-            raise Refused(Fault.BAD_REQUEST, "the request names no model")
-        # Which of two names counts is up to whoever reads them.
-        if self.caller.is_restricted and _names_two(self.said or {}):
-            raise Refused(Fault.BAD_REQUEST, "the request names two models")
+            if models.is_needed(found) and not (model or models.decides(said)):
+                raise Refused(Fault.BAD_REQUEST, "the request names no model")
+        try:
+            for name in (model, *models.named(said)):
+                asked = models.bare(name, found.dialect)
+                if asked and not self.caller.may_use(asked):
+                    raise Refused(
+                        Fault.FORBIDDEN,
+                        f"this key may not use the model {asked[:80]!r}: it is not "
+                        "among its allow_models",
+                    )
+        except models.Ambiguous:
+            # Which of two names counts is up to whoever reads them.
+            raise Refused(
+                Fault.BAD_REQUEST, "the request names two models in one object"
+            ) from None
 
     def patience_us(self) -> int:
         """Return how long the call may stand in line in all."""
@@ -336,7 +377,3 @@ class Request:
 
 def _too_large(most: int, why: str = "") -> Refused:
     return Refused(Fault.TOO_LARGE, f"the request is larger than {most:,} bytes{why}")
-
-
-def _names_two(said: Mapping[str, object]) -> bool:
-    return sum(name.lower() == "model" for name in said) > 1

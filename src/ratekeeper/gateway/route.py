@@ -63,7 +63,6 @@ _SHARED_BELOW_ONE = _OPENAI & (_ANTHROPIC | _GEMINI)
 _ANTHROPICS = frozenset([b"anthropic-version", b"anthropic-beta", b"x-api-key"])
 _GOOGLES = frozenset([b"x-goog-api-key", b"x-goog-api-client"])
 
-# What a path may hold: RFC 3986's pchar without what could be read in two ways.
 # Families whose POST is made by a model.
 USES_MODELS = frozenset(
     [
@@ -73,6 +72,7 @@ USES_MODELS = frozenset(
         "embed",
         "embeddings",
         "images",
+        "interactions",
         "messages",
         "moderations",
         "rerank",
@@ -84,6 +84,9 @@ USES_MODELS = frozenset(
 TAKES_FILES = frozenset(
     ["audio", "containers", "files", "images", "skills", "upload", "uploads", "videos"]
 )
+# Of those, whose forms say more than a file: what they refer to, or how many to make.
+READS_FORMS = frozenset(["containers", "images", "videos"])
+# What a path may hold: RFC 3986's pchar without what could be read in two ways.
 _PATH = re.compile(
     r"(?:/(?:[A-Za-z0-9._~!$&'()*+,;=:@\-]|%[0-9A-Fa-f]{2})+)+/?", re.ASCII
 )
