@@ -122,7 +122,7 @@ class Grant:
     ) -> None:
         """Tell that the provider said 429: the limit pauses for everyone.
 
-        `retry_after_s` is the provider's hint (without one: a second); `unit` and
+        `retry_after_s` is the provider's hint (without one, or 0: a second); `unit` and
         `window_s` are the limit it named (without one, or one not held here: all of
         the account's); `readings` are what its headers show; `ramp` says that the rate
         rose too steeply. The request counts; `actual` settles the rest, and money comes
@@ -132,13 +132,15 @@ class Grant:
         for meter in self._meters:
             if meter.limit.is_money:
                 checked.setdefault(meter.limit.unit, 0)
-        hint_us = units.SECOND
+        hint_us = 0
         if retry_after_s is not None and 0 <= retry_after_s < _ABSURD_S:
             hint_us = units.micros(retry_after_s)
         spoken_of = self._named(unit, window_s)
         waiter = self._waiter if self._learns else None
         self._learns = False
-        self._store.refused(spoken_of, hint_us, waiter, readings, ramp=ramp)
+        self._store.refused(
+            spoken_of, hint_us or units.SECOND, waiter, readings, ramp=ramp
+        )
         if self._close("refused"):
             self._settle(checked)
 

@@ -5,6 +5,7 @@ What their heads say is heeded all the same.
 
 from __future__ import annotations
 
+import itertools
 import json
 import socket
 import time
@@ -14,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from ratekeeper.gateway import call
+from ratekeeper.core.backoff import Backoff
+from ratekeeper.gateway import call, choice
 from tests.client.clients import deaf_port
 from tests.faults.scripted import Asked, Script, scripted
 from tests.gateway import gates
@@ -139,6 +141,59 @@ def test_where_an_error_drips_another_account_is_asked(
 
     assert 200 == status
     assert 1 == idle.requests
+
+
+@pytest.mark.parametrize("hint", [b"retry-after: 0", b"retry-after-ms: 0"])
+def test_a_429_that_says_at_once_pauses_the_limit_for_a_second(
+    tmp_path: Path, hint: bytes
+) -> None:
+    head = JSON % b"429 Too Many" + hint + b"\r\ncontent-length: 2\r\n\r\n{}"
+    with scripted(_saying(head)) as provider:
+        keys = [client_key(max_wait="0.5s")]
+        config = gates.config(tmp_path, {"openai": account(provider.url)}, keys)
+        with gate(config) as it, it.client() as client:
+            told = it.chat(client)
+
+    assert (429, "1") == (told.status_code, told.headers["retry-after"])
+    assert 1 == len(provider.asked)
+
+
+@pytest.mark.parametrize("status", [b"429 Too Many", b"503 Overloaded"])
+def test_one_call_backs_off_from_a_provider_that_says_at_once_every_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: bytes
+) -> None:
+    monkeypatch.setattr(choice, "_BACKOFF", Backoff(attempts=4, base_us=200_000))
+    times: list[float] = []
+
+    def script(sock: socket.socket, asked: Asked) -> bool:
+        del asked
+        times.append(time.monotonic())
+        sock.sendall(
+            JSON % status + b"retry-after-ms: 1\r\ncontent-length: 2\r\n\r\n{}"
+        )
+        return True
+
+    with scripted(script) as provider:
+        config = gates.config(tmp_path, {"openai": account(provider.url)})
+        with gate(config) as it, it.client() as client:
+            it.chat(client)
+    gaps = [after - before for before, after in itertools.pairwise(times)]
+
+    assert 4 == len(times)
+    assert gaps[1] >= 0.1
+    assert gaps[2] >= 0.2
+
+
+def test_a_call_that_has_no_time_to_back_off_is_refused_at_once(tmp_path: Path) -> None:
+    head = JSON % b"429 Too Many" + b"retry-after-ms: 1\r\ncontent-length: 2\r\n\r\n{}"
+    with scripted(_saying(head)) as provider:
+        keys = [client_key(max_wait="0.4s")]  # the least back-off is half a second
+        config = gates.config(tmp_path, {"openai": account(provider.url)}, keys)
+        with gate(config) as it, it.client() as client:
+            status = it.chat(client).status_code
+
+    assert 429 == status
+    assert 2 == len(provider.asked)
 
 
 def _left(it: Gate) -> list[int | Decimal]:

@@ -123,6 +123,18 @@ def test_a_refusal_pauses_whatever_limits_there_are(
     assert limiter.try_acquire(**cost)  # type: ignore[arg-type]  # costs alone
 
 
+def test_a_refusal_that_says_at_once_pauses_as_one_that_says_nothing() -> None:
+    told = []
+    for hint in (None, 0.0, 0.25):
+        limiter, _ = limited("60 rpm", account=None)
+        limiter.acquire().refused(hint)
+        denied = limiter.try_acquire()
+        assert isinstance(denied, Denied)
+        told.append(denied.retry_after_s)
+
+    assert [1.0, 1.0, 0.25] == told
+
+
 def test_a_refusal_may_say_what_was_used() -> None:
     limiter, _ = limited("1000 tpm", account=None)
     limiter.acquire(tokens=100).refused(1, tokens=0)

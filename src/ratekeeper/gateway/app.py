@@ -71,7 +71,7 @@ class Gateway:
         self.uploads = Uploads()
         self._promises: dict[Meter, Promises] = {}
         self._teamless: dict[str, str] = {}  # keys without their team, as last told
-        self._draw = random.Random()  # noqa: S311 - ids of requests
+        self.draw = random.Random()  # noqa: S311 - ids of requests, and back-offs
         path = path_of(config.store)
         self._database = Database(path)
         self._keys = KeyStore(self._database)
@@ -152,7 +152,7 @@ class Gateway:
 
     def new_id(self) -> str:
         """Return the id of a request, as its answer and the log name it."""
-        return f"rk_{self._draw.getrandbits(96):024x}"
+        return f"rk_{self.draw.getrandbits(96):024x}"
 
     def first_key(self, name: str, *, simulated: bool) -> str | None:
         """Make the first client key and return its secret; None where there are some.

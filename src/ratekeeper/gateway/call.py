@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 _ERROR = 400
 _MOST_ERROR = 1024 * 1024  # bytes of an error; the largest seen has below 8,000
-_ERROR_S = 5.0  # for all of an error to come: its head says what matters
+_ERROR_S = 3.0  # for all of an error to come: its head says what matters
 _ELSEWHERE = frozenset(
     [
         Kind.THROTTLED,
@@ -122,7 +122,7 @@ class Call(Choice):
 
     async def _go(self, found: Route) -> None:
         tried: Tried = set()
-        deadline_us = self.arrived_us + self.patience_us()
+        deadline_us = self.deadline_us = self.arrived_us + self.patience_us()
         while True:
             target, able, wait_us = self.open_accounts(tried)
             if not able or self.has_to_queue(tried):
@@ -155,6 +155,7 @@ class Call(Choice):
                     return
             finally:
                 self._note(trial)
+            await self.rest()
 
     async def _attempt(
         self, found: Route, target: Target, trial: Trial, tried: Tried
@@ -261,9 +262,10 @@ class Call(Choice):
         verdict = trial.judge(answer.status, said, head)
         account.judged(verdict, self.gateway.now_us())
         self.gateway.tell_of(account)
+        others = self.has_others(found, account, tried)
         again = (
             verdict.kind in _ELSEWHERE
-            and (verdict.kind in _SAME_AGAIN or self.has_others(found, account, tried))
+            and (others or (verdict.kind in _SAME_AGAIN and self.may_rest()))
             and self._may_go_on(throttled=verdict.kind in _THROTTLES)
         )
         trial.turned_away(verdict, answer.status, said, again=again)

@@ -7,9 +7,12 @@ a pass chooses anew, at the place it had. It sends nothing.
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from typing import TYPE_CHECKING, Any
 
+from ratekeeper.core import units
+from ratekeeper.core.backoff import Backoff
 from ratekeeper.core.decision import denied, never_possible
 from ratekeeper.core.line import State, Waiter
 from ratekeeper.errors import ConfigError, NeverPossible, StoreUnavailable
@@ -37,6 +40,7 @@ if TYPE_CHECKING:
     Tried = set[Account | tuple[Account, str]]
 
 ATTEMPTS = 4
+_BACKOFF = Backoff(attempts=ATTEMPTS)
 _NO_ROOM = (
     "the gateway has no room in line, or cannot write down what a call takes: "
     "try again in a moment"
@@ -60,6 +64,8 @@ class Choice(Request):
         self.place: tuple[int, int] | None = None  # in the last line it stood in
         self.lost: tuple[Way, Waiter] | None = None  # where the wait was least too long
         self.impossible: Refused | None = None  # why an account can never take it
+        self.deadline_us = 0
+        self.rest_us = 0  # until it may be sent again
 
     def open_accounts(self, tried: Tried) -> tuple[Target, list[Account], int]:
         """Return the first target with accounts that are open, and those."""
@@ -290,6 +296,24 @@ class Choice(Request):
             exact=answer.exact,
             limit=meter.text,
         )
+
+    def may_rest(self) -> bool:
+        """Say whether it has the time to go where it was just turned away.
+
+        The first time it goes when the provider says; then it backs off as well, for a
+        provider that says "at once" again and again does not mean it.
+        """
+        if self.attempts > 1:
+            rest_us = _BACKOFF.wait_us(self.attempts - 1, 0, self.gateway.draw)
+            self.rest_us = rest_us or 0
+        return self.gateway.now_us() + self.rest_us <= self.deadline_us
+
+    async def rest(self) -> None:
+        """Back off, holding nothing, where that is due."""
+        if self.rest_us:
+            now, rest_us, self.rest_us = self.gateway.now_us(), self.rest_us, 0
+            await asyncio.sleep(units.seconds(rest_us))
+            self.waited_us += self.gateway.now_us() - now
 
     def has_others(self, found: Route, account: Account, tried: Tried) -> bool:
         """Say whether another account is open and may take it, none that was tried."""

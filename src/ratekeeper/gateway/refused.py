@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ratekeeper.client.pool import Silence
+from ratekeeper.core import units
 from ratekeeper.gateway.reply import Fault
 from ratekeeper.providers.facts import Kind
 
@@ -77,5 +78,5 @@ def of_account(verdict: Verdict, closed_us: int) -> Refused:
             return Refused(
                 Fault.BUSY,
                 f"{ACCOUNT_LIMITS} is used up",
-                retry_after_us=1_000_000 if hint_us is None else hint_us,
+                retry_after_us=hint_us or units.SECOND,
             )

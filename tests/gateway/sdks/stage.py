@@ -45,6 +45,7 @@ class Impatient(Gateway):
         await super().start()
         await self.pool.close()
         self.pool = Pool(silence_s=_SILENCE_S)
+        self._parts.push_async_callback(self.pool.close)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
