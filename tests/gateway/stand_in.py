@@ -15,9 +15,10 @@ if TYPE_CHECKING:
 class StandIn:
     """Has what the server needs of a gateway; answers a call with what it saw of it.
 
-    `/echo` takes the body first, but not before `after_s`, `/early` does not; `/stream`
-    sends a chunk of `size` bytes each `every_s`, `count` times; `/hold` answers when it
-    is let go on; `/fail` raises. `on_gone` is set in every call.
+    `/echo` takes the body first, but not before `after_s`, `/early` does not, and has
+    `unread` bytes of it thrown away; `/stream` sends a chunk of `size` bytes each
+    `every_s`, `count` times; `/hold` answers when it is let go on; `/fail` raises.
+    `on_gone` is set in every call.
     """
 
     def __init__(self) -> None:
@@ -60,6 +61,8 @@ class StandIn:
         if path == "/stream":
             await self._stream(scope, send, **{k: float(v) for k, v in asked.items()})
         elif path == "/early":
+            if "unread" in asked:
+                scope["ratekeeper.wire"].most_unread = int(asked["unread"])
             await _answer(send, b"early", 413)
         elif path == "/fail":
             raise ValueError(asked["key"])

@@ -417,3 +417,36 @@ def test_a_body_that_goes_on_after_its_answer_ends_the_connection() -> None:
     assert [413] == statuses(answer)
     assert b"connection: close\r\n" in answer
     assert b"" == rest
+
+
+@pytest.mark.parametrize(
+    ("framing", "body"),
+    [
+        (b"Content-Length: 2000", b"x" * 2000),
+        (b"Transfer-Encoding: chunked", b"7d0\r\n" + b"x" * 2000 + b"\r\n0\r\n\r\n"),
+    ],
+)
+def test_an_app_may_have_more_of_a_body_thrown_away(
+    framing: bytes, body: bytes
+) -> None:
+    bounds = Bounds(most_unread=1000, linger_s=0.2)
+    with serve(bounds) as (_, url), Caller(url) as caller:
+        head = POST.replace(b"echo", b"early?unread=2000") + framing + b"\r\n\r\n"
+        answers = [caller.send(head).read(ends_with(b"early"))]
+        answers.append(caller.send(body + head).read(ends_with(b"early")))
+        answers.append(caller.send(body + NEXT).read(ends_with(b"/next ")))
+
+    assert [413, 413, 200] == statuses(b"".join(answers))
+    assert b"connection: close" not in b"".join(answers)
+
+
+def test_chunks_beyond_what_an_app_has_thrown_away_end_the_connection() -> None:
+    bounds = Bounds(most_unread=1000, linger_s=0.2)
+    chunked = b"Transfer-Encoding: chunked\r\n\r\n"
+    with serve(bounds) as (_, url), Caller(url) as caller:
+        head = POST.replace(b"echo", b"early?unread=2000") + chunked
+        answer = caller.send(head).read(ends_with(b"early"))
+        rest = caller.send(b"7d1\r\n" + b"x" * 2001 + b"\r\n").read()
+
+    assert b"connection: close" not in answer
+    assert b"" == rest

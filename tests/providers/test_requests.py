@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from ratekeeper.providers.catalog import PROVIDERS, find_provider
 from ratekeeper.providers.facts import Endpoint, RequestFacts
+from ratekeeper.providers.provider import counts_tokens
 
 OPENAI = find_provider("openai")
 ANTHROPIC = find_provider("anthropic")
@@ -413,3 +414,18 @@ def test_any_bytes_at_all_are_read(body: bytes, path: str, method: str) -> None:
         facts = provider.read_request(method, path, body)
 
         assert facts.endpoint in Endpoint
+
+
+@pytest.mark.parametrize(
+    ("path", "counts"),
+    [
+        ("/v1/messages/count_tokens", True),
+        ("/v1beta/models/gemini-2.5-pro:countTokens", True),
+        ("/v1/messages", False),
+        ("/v1beta/models/gemini-2.5-pro:generateContent", False),
+        ("/chat/completions", False),
+        ("/v1/models", False),
+    ],
+)
+def test_a_path_tells_whether_tokens_are_counted(path: str, counts: bool) -> None:
+    assert counts is counts_tokens(path)

@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from ratekeeper.config.model import Config
-    from ratekeeper.core.line import Waiter
     from ratekeeper.core.meter import Meter
     from ratekeeper.gateway.upstream import Account
     from ratekeeper.runtime.clock import Clock
@@ -170,14 +169,13 @@ class Gateway:
             return None
         return secret
 
-    def promised_us(self, meter: Meter, waiter: Waiter, wait_us: int) -> int:
+    def promised_us(self, meter: Meter, cost: int, wait_us: int) -> int:
         """Return when a refused call is to come back, after those refused before it."""
         promises = self._promises.pop(meter, None) or Promises()
         self._promises[meter] = promises  # the last one used is the last one
         if len(self._promises) > _MOST_PROMISING:
             del self._promises[next(iter(self._promises))]
-        cost = meter.weight(waiter.cost_of(meter))
-        return promises.next_us(meter, cost, wait_us, self.now_us())
+        return promises.next_us(meter, meter.weight(cost), wait_us, self.now_us())
 
     def tell_of(self, account: Account) -> None:
         """Tell of an account that has closed, or is open again, whom it concerns."""

@@ -102,7 +102,7 @@ class Call(Choice):
             if found is None
             else found.dialect
         )
-        self.caller = self.known()
+        caller = self.caller = self.known()
         if self.raw_path.startswith(desk.PREFIX):
             self.kind = "desk"
             await self.gateway.desk.serve(self)
@@ -112,6 +112,11 @@ class Call(Choice):
         self.kind = found.family
         if self.method not in route.METHODS:
             raise Refused(Fault.METHOD, f"{self.method[:20]} is not served here")
+        if caller.bar.meter is not None:  # the last call was refused
+            refused = self.refused_by_head(found)
+            if refused is not None:
+                self.wire.most_unread = self.gateway.roster.max_body
+                raise refused
         self.streamed = await self.take_in(found)
         self.targets = self.targets_of(found)
         self.check_model(found)

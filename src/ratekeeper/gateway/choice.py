@@ -24,10 +24,12 @@ from ratekeeper.gateway.request import Request
 from ratekeeper.gateway.trial import Offer
 from ratekeeper.providers import counting, shapes
 from ratekeeper.providers.facts import Counting
+from ratekeeper.providers.provider import counts_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from ratekeeper.core.meter import Meter
     from ratekeeper.gateway.admit import Pass, Way
     from ratekeeper.gateway.app import Gateway
     from ratekeeper.gateway.request import Target
@@ -275,6 +277,24 @@ class Choice(Request):
                 gateway.observer.shadowed(caller.name, limit)
         return passed
 
+    def refused_by_head(self, found: Route) -> Refused | None:
+        """Say why a call is sure to be refused, whatever its body; None: it is not."""
+        caller, now = self.caller, self.gateway.now_us()
+        assert caller is not None
+        bar, left_us = caller.bar, max(0, self.arrived_us + self.patience_us() - now)
+
+        def waiter() -> Waiter:
+            return Waiter(
+                (), priority=caller.priority, flow=caller.flow, weight=caller.weight
+            )
+
+        only_counts = counts_tokens(found.path)
+        wait_us = bar.wait_us(left_us, now, waiter, only_counts=only_counts)
+        if not wait_us:
+            return None
+        assert bar.meter is not None
+        return self._used_up(bar.meter, bar.cost, wait_us, ours=True)
+
     def _busy(self, way: Way, waiter: Waiter) -> Refused:
         """Say which limit holds a call up, and when to come back."""
         meter = waiter.held_by
@@ -283,8 +303,14 @@ class Choice(Request):
         cost = waiter.cost_of(meter)
         if meter.never(cost):  # a reload has lowered it meanwhile
             return _impossible(never_possible(meter, cost), ours=ours)
-        answer = denied(meter, waiter.wait_us)
-        wait_us = self.gateway.promised_us(meter, waiter, answer.retry_after_us)
+        if ours:
+            assert self.caller is not None
+            self.caller.bar.close(meter)
+        return self._used_up(meter, cost, waiter.wait_us, ours=ours)
+
+    def _used_up(self, meter: Meter, cost: int, wait_us: int, *, ours: bool) -> Refused:
+        answer = denied(meter, wait_us)
+        wait_us = self.gateway.promised_us(meter, cost, answer.retry_after_us)
         # What an account holds is nobody's business but the operator's.
         name = f"the limit '{meter.text}'" if ours else ACCOUNT_LIMITS
         message = f"{name} is used up"

@@ -55,12 +55,16 @@ class Wire:
     `on_gone` is called at once, in the loop, when the caller is lost before the answer
     is complete. Whoever sets it late looks at `is_gone` afterwards. While more than
     `MOST_HELD` bytes of a body are not received, nobody reads on and so nobody is gone.
+    Of a body that is not received, `most_unread` bytes are thrown away as they come, so
+    that whoever sends it whole first sees the answer; for a longer one the connection is
+    closed.
     """
 
-    __slots__ = ("expects_continue", "is_gone", "on_gone")
+    __slots__ = ("expects_continue", "is_gone", "most_unread", "on_gone")
 
-    def __init__(self, *, expects_continue: bool) -> None:
+    def __init__(self, *, expects_continue: bool, most_unread: int = 0) -> None:
         self.expects_continue = expects_continue
+        self.most_unread = most_unread
         self.is_gone = False
         self.on_gone: Callable[[], None] | None = None
 
@@ -77,9 +81,9 @@ class Exchange(Wire):
         "_due",
         "_head",
         "_is_chunked",
-        "_is_large",
         "_is_mute",
         "_is_old",
+        "_length",
         "_pieces",
         "_waits_for_continue",
         "held",
@@ -96,15 +100,16 @@ class Exchange(Wire):
         *,
         is_head: bool,
         is_old: bool,
-        is_large: bool,
+        length: int,
+        most_unread: int,
         keep_alive: bool,
         expects_continue: bool,
     ) -> None:
-        super().__init__(expects_continue=expects_continue)
+        super().__init__(expects_continue=expects_continue, most_unread=most_unread)
         self._connection = connection
         self._is_mute = is_head  # answered without a body, whatever its head says
         self._is_old = is_old  # HTTP/1.0 knows no chunks
-        self._is_large = is_large  # its body is not read to the end for nothing
+        self._length = length  # of its body, at least
         self._waits_for_continue = expects_continue
         self.keep_alive = keep_alive
         self.news = asyncio.Event()
@@ -221,7 +226,9 @@ class Exchange(Wire):
         if self._waits_for_continue:
             self._waits_for_continue = False
             self.keep_alive = False  # nobody knows whether the body will come
-        keep_alive = self.keep_alive and not (self.more_body and self._is_large)
+        keep_alive = self.keep_alive and not (
+            self.more_body and self._length > self.most_unread
+        )
         date: bytes = self._connection.listener.date
         due: int | None = None
         head = [_STATUS.get(status) or b"HTTP/1.1 %d " % status]

@@ -283,11 +283,14 @@ class Protocol(HttpToolsProtocol):
         self._check(version, method)
         once = self.once
         has_body = bool(once & _ENCODING or self.length)
+        most_unread = self.bounds.most_unread
         exchange = Exchange(
             self,
             is_head=method == b"HEAD",
             is_old=version == "1.0",
-            is_large=bool(once & _ENCODING) or self.length > self.bounds.most_unread,
+            # Chunks may come to any length: not to one that is read for nothing.
+            length=most_unread + 1 if once & _ENCODING else self.length,
+            most_unread=most_unread,
             keep_alive=(
                 version != "1.0"
                 and not self.listener.is_draining
@@ -355,7 +358,7 @@ class Protocol(HttpToolsProtocol):
             self._await_body()
         if exchange.is_complete or exchange.is_gone:
             exchange.held += size
-            if exchange.held > self.bounds.most_unread:
+            if exchange.held > exchange.most_unread:
                 self.part()
             return
         exchange.feed(body)

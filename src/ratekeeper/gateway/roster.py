@@ -23,6 +23,7 @@ from ratekeeper.config.tiers import limits_of, presets_by_model
 from ratekeeper.core import policy
 from ratekeeper.core.line import Priority
 from ratekeeper.gateway.admit import Crowd
+from ratekeeper.gateway.bar import Bar
 from ratekeeper.gateway.credentials import completed
 from ratekeeper.gateway.keys import KeyBook, KeyRecord
 from ratekeeper.gateway.quota import QuotaHeaders
@@ -64,6 +65,7 @@ class Caller:
     max_wait_us: int
     longest_wait_us: int  # that it may ask for
     record: KeyRecord | None = None
+    bar: Bar = dataclasses.field(default_factory=Bar)
 
     @property
     def flow(self) -> str:

@@ -8,6 +8,7 @@ that. Pure.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import urllib.parse
 from typing import TYPE_CHECKING
@@ -81,6 +82,15 @@ OPENAI_ROWS = (
         reset="x-ratelimit-reset-tokens",
     ),
 )
+
+
+@functools.lru_cache(maxsize=1024)  # most calls ask for a few paths
+def counts_tokens(path: str) -> bool:
+    """Say whether a POST to a path has tokens counted, by any provider that serves it."""
+    kinds = (
+        shapes.read_request("POST", path, {}, 1).endpoint for shapes in _SHAPES.values()
+    )
+    return Endpoint.COUNT_TOKENS in kinds
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
