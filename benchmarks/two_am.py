@@ -5,7 +5,7 @@ once, 800 in half a minute, and 120 about a boundary: one as a minute of the clo
 59 in its last second, 60 in the next minute's first, whether minutes are the clock's or
 begin with the first call. The upstream notes what comes through, and a naive log judges
 it. Those of the 200 that were refused come back at the moment they were told. Returns 1
-where Ratekeeper misses a bar.
+where Ratekeeper misses a bar. Arguments are the gateways to look at: `ARGS=Ratekeeper`.
 """
 
 from __future__ import annotations
@@ -204,23 +204,24 @@ def told_s(refused: Call) -> float | None:
     return float(seconds) if seconds else None
 
 
-def peers() -> list[tuple[Peer, int]]:
+def peers(names: Sequence[str]) -> list[tuple[Peer, int]]:
     """Return whom the story is told of, and how long their callers wait."""
-    return [
+    known: list[tuple[Peer, int]] = [
         (Ratekeeper(), 0),
         (Ratekeeper(), WAIT_S),
         (LiteLLM(), 0),
         (Nginx(), 0),
         (Portkey(), 0),
     ]
+    return [one for one in known if not names or one[0].name.split()[0] in names]
 
 
-def tell(kind: Kind) -> list[Tale]:
+def tell(kind: Kind, names: Sequence[str]) -> list[Tale]:
     """Play a night under one limit, to all gateways at once."""
     with contextlib.ExitStack() as stack:
         heres: list[Bench] = []
         nights: list[Night] = []
-        for peer, wait_s in peers():
+        for peer, wait_s in peers(names):
             if why := peer.missing():
                 print(f"left out: {why}", flush=True)
                 continue
@@ -270,7 +271,7 @@ def main() -> int:
     """Play both nights, print the tables, and return 1 if a bar is missed."""
     wrong: list[str] = []
     for kind in KINDS:
-        tales = tell(kind)
+        tales = tell(kind, sys.argv[1:])
         print(f"\n{kind.name}: {kind.calls} calls a minute\n")
         print(*HEAD, sep="\n")
         print(*(tale.row() for tale in tales), sep="\n", flush=True)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import heapq
+import math
 import random
+from typing import NamedTuple
 
 import pytest
 from hypothesis import given
@@ -19,29 +22,65 @@ def _meter(limit: str) -> Meter:
 
 
 def _come(
-    meter: Meter, promises: Promises, costs: list[int], late_us: int = 0
+    meter: Meter,
+    promises: Promises,
+    costs: list[int],
+    late_us: int = 0,
+    over_us: int = 0,
 ) -> list[tuple[int, int]]:
-    """Let callers come at once, and each come back when told, until all have gone.
+    """Let callers come, and each come back when told, until all have gone.
 
-    They come up to `late_us` later than they were told.
+    They come evenly within `over_us`, and back up to `late_us` later than they were
+    told.
     """
     draw = random.Random(7)
-    waiting = [(0, at) for at in range(len(costs))]
-    gone, visits = [], [0] * len(costs)
-    while waiting:
-        waiting.sort()
-        now, at = waiting.pop(0)
-        visits[at] += 1
-        promises.expire(now)
-        wait_us = meter.wait_us(costs[at], now)
-        if wait_us == 0:
-            meter.take(costs[at], now)
-            gone.append((now, costs[at]))
-        else:
-            told_us = promises.next_us(meter, costs[at], wait_us, now)
-            waiting.append((now + told_us + draw.randint(0, late_us), at))
-    assert max(visits) <= 2, "somebody was refused again"
+    calls = [
+        _Caller(at * over_us // len(costs), cost, draw.randint(0, late_us))
+        for at, cost in enumerate(costs)
+    ]
+    gone, vain = _play(meter, promises, calls)
+    assert not vain, "somebody was refused again"
     return gone
+
+
+class _Caller(NamedTuple):
+    """When a caller comes first, what it takes, and how late it comes back."""
+
+    comes_us: int
+    cost: int
+    late_us: int
+
+
+def _play(
+    meter: Meter,
+    promises: Promises,
+    callers: list[_Caller],
+    *,
+    newcomers: bool = True,
+) -> tuple[list[tuple[int, int]], int]:
+    """Return which calls went when, and how many came back in vain.
+
+    Without `newcomers` those stay away who would find room once somebody was told.
+    """
+    waiting = [(one.comes_us, at) for at, one in enumerate(callers)]
+    gone: list[tuple[int, int]] = []
+    told: set[int] = set()
+    vain = 0
+    heapq.heapify(waiting)
+    while waiting:
+        now, at = heapq.heappop(waiting)
+        cost = callers[at].cost
+        promises.expire(now)
+        wait_us = meter.wait_us(cost, now)
+        if wait_us:
+            vain += at in told
+            told.add(at)
+            back_us = now + promises.next_us(meter, cost, wait_us, now)
+            heapq.heappush(waiting, (back_us + callers[at].late_us, at))
+        elif at in told or not told or newcomers:
+            meter.take(cost, now)
+            gone.append((now, cost))
+    return gone, vain
 
 
 def _most(gone: list[tuple[int, int]], window_us: int) -> int:
@@ -67,6 +106,58 @@ def test_all_who_were_refused_together_go_when_they_come_back(
     gone = _come(_meter(limit), Promises(), [1] * 150, late_us)
 
     assert 150 == len(gone)
+
+
+@pytest.mark.parametrize("late_us", [0, 20_000, 60_000])
+def test_who_was_refused_finds_a_place_where_the_window_empties_bit_by_bit(
+    late_us: int,
+) -> None:
+    """What came within half a second leaves the window in several of its slots."""
+    costs, over_us = [1] * 200, SECOND // 2
+
+    gone = _come(_meter("60 requests/minute"), Promises(), costs, late_us, over_us)
+
+    assert 200 == len(gone)
+
+
+_COMES = st.tuples(st.integers(0, SECOND), st.integers(1, 60)).map(math.prod)
+_LATE = st.integers(0, SECOND // 4) | st.sampled_from([0, SECOND // 4])
+
+
+@pytest.mark.parametrize(
+    "limit",
+    [
+        "4 requests/minute",
+        "4 requests/minute burst 2",
+        "4 requests/minute using fixed-window",
+        "4 requests/minute using paced",
+        "4 requests/second",
+        "4 requests/second using paced",
+    ],
+)
+@given(st.lists(st.tuples(_COMES, _LATE), min_size=5, max_size=20))
+def test_whenever_they_come_and_however_late_all_who_were_told_go(
+    limit: str, callers: list[tuple[int, int]]
+) -> None:
+    calls = [_Caller(comes_us, 1, late_us) for comes_us, late_us in callers]
+
+    _, vain = _play(_meter(limit), Promises(), calls, newcomers=False)
+
+    assert 0 == vain
+
+
+def test_nobody_is_told_later_than_the_first_moment_at_which_there_is_room() -> None:
+    meter, promises = _meter("2 requests/minute"), Promises()
+    meter.take(1, 0)
+    meter.take(1, 10 * SECOND)
+    now = 20 * SECOND
+    wait_us = meter.wait_us(1, now)
+
+    told_us = [now + promises.next_us(meter, 1, wait_us, now) for _ in range(4)]
+
+    late_us = MINUTE + SECOND // 4 + MINUTE // 480  # as the two before may be
+    first_us, second_us = MINUTE, MINUTE + 10 * SECOND
+    assert [first_us, second_us, first_us + late_us, second_us + late_us] == told_us
 
 
 @pytest.mark.parametrize("many", [200, 800])

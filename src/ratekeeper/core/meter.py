@@ -155,6 +155,11 @@ class Meter:
         return cost
 
     @property
+    def grain_us(self) -> int:
+        """By how much what is taken may count longer, as what came soon after does."""
+        return 0
+
+    @property
     def is_exact(self) -> bool:
         """Whether waits are known: not for slots, nor at a pace that others set."""
         return self.exact and self.cold_until_us != NEVER

@@ -77,7 +77,11 @@ class Paced(Meter):
         """Charge what `wait_us` has just said fits at this same instant."""
         if self.learner is not None and cost:
             self._note(cost, now)
-        self.take(cost, now)
+            self.take(cost, now)  # a probe may be above what fits
+            return
+        self._bucket.take(cost, now)
+        self._even.take(cost, now)
+        self._log.admit(cost, now)
 
     def back(
         self, cost: int, taken_us: int, now: int, counted_us: int | None = None
@@ -100,6 +104,11 @@ class Paced(Meter):
         if self.learner is None:
             return wait
         return max(wait, self._even_us(ahead, cost, now))
+
+    @property
+    def grain_us(self) -> int:
+        """The width of a slot of its window."""
+        return self._log.grain_us
 
     def used(self, now: int) -> int:
         """Return what counts against the limit's window now."""

@@ -1,9 +1,11 @@
 """Promises: when refused callers were told to come back, so that each finds a place.
 
 Callers refused together would all be told the same moment, and all but one be refused
-again. Each is told the moment at which it would go if all those told before came back
-as they were told, or a little later: a copy of the limit is charged in advance to find
-it. Pure: every `now` is integer microseconds.
+again. Each is told the first moment at which it would go if all those told before came
+back as they were told, or a little later: a copy of the limit is charged in advance to
+find it. Pure: every `now` is integer microseconds.
+Invariant: where nobody else comes, whoever is late by no more than `_LATE_US` finds its
+place, however late the others are by that.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ class Promises:
     def __init__(self) -> None:
         self._due: deque[tuple[int, int]] = deque()  # when, and what the call takes
         self._plan: Meter | None = None  # the limit, once all of them have come
-        self._at_us = 0  # the last moment in it: when whoever was told last is there
+        self._at_us = 0  # the last moment that was told
         self._made_us = 0
 
     def __bool__(self) -> bool:
@@ -55,17 +57,12 @@ class Promises:
         if plan is None or not self._due or now - self._made_us > _STALE_US:
             plan = self._draw(meter, now)
         at_us = max(self._at_us, now)
-        delay_us = plan.delay_us(cost, at_us)
-        # Without a delay it may come with those who were told last.
-        due_us = at_us + delay_us if delay_us else at_us - _LATE_US
-        later_us = max(wait_us, due_us - now)
+        later_us = max(wait_us, at_us + plan.delay_us(cost, at_us) - now)
         most_us = wait_us + _WINDOWS * window_us
         if later_us > most_us or len(self._due) >= _MOST:
             return min(later_us, most_us)
-        due_us = now + later_us
-        self._at_us = max(at_us, due_us + _LATE_US)
-        plan.grant(cost, self._at_us)
-        self._due.append((due_us, cost))
+        self._promise(plan, cost, now + later_us)
+        self._due.append((self._at_us, cost))
         return later_us
 
     def _draw(self, meter: Meter, now: int) -> Meter:
@@ -73,9 +70,17 @@ class Promises:
         plan = self._plan = _copied(meter)
         self._made_us = self._at_us = now
         for due_us, cost in self._due:
-            self._at_us = max(self._at_us, due_us + _LATE_US)
-            plan.grant(cost, self._at_us)
+            self._promise(plan, cost, due_us)
         return plan
+
+    def _promise(self, plan: Meter, cost: int, due_us: int) -> None:
+        """Charge a call that is told `due_us`, as of when it may count at the latest.
+
+        It has its place from `due_us` on all the same: what is charged counts whenever
+        it is looked at.
+        """
+        self._at_us = max(self._at_us, due_us)
+        plan.grant(cost, self._at_us + _LATE_US + plan.grain_us)
 
 
 class _Scrap:

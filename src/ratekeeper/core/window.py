@@ -148,6 +148,11 @@ class SlidingWindow(Meter):
             oldest_us = self._lasts[self._head] if self._size else self._last_us
             self._leaves_us = oldest_us + self._window
 
+    @property
+    def grain_us(self) -> int:
+        """The width of a slot: what is taken counts as long as the last in its slot."""
+        return self._width
+
     def never(self, cost: int) -> bool:
         """Say whether `cost` is above the limit."""
         return cost > self.limit.amount
