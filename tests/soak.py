@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import json
 import random
 import signal
 import statistics
@@ -25,12 +26,14 @@ import httpx2
 from tests.cli.running import Served, serve
 from tests.gateway import gates
 
-# As a person starts it; SIGUSR1 has it say how many tasks it has.
+# As a person starts it; SIGUSR1 has it say which tasks it has.
 START = [
     sys.executable,
     "-c",
-    "import asyncio, os, signal, sys\n"
-    "def tell(*_): os.write(1, b'%d\\n' % len(asyncio.all_tasks()))\n"
+    "import asyncio, json, os, signal, sys\n"
+    "def tell(*_):\n"
+    "    names = [one.get_coro().__qualname__ for one in asyncio.all_tasks()]\n"
+    "    os.write(1, json.dumps(names).encode() + b'\\n')\n"
     "signal.signal(signal.SIGUSR1, tell)\n"
     "from ratekeeper.cli.main import main; sys.argv[0] = 'ratekeeper'; main()",
 ]
@@ -76,11 +79,11 @@ def sample(pid: int) -> Sample:
     return Sample(time.monotonic(), rss_mb, files, int(told["Threads:"]))
 
 
-def tasks(served: Served) -> int:
-    """Ask how many tasks there are."""
+def tasks(served: Served) -> Counter[str]:
+    """Ask which tasks there are, by the names of their coroutines."""
     served.process.send_signal(signal.SIGUSR1)
     assert served.process.stdout is not None
-    return int(served.process.stdout.readline())
+    return Counter(json.loads(served.process.stdout.readline()))
 
 
 async def _call(client: httpx2.AsyncClient, draw: random.Random) -> str:
@@ -134,12 +137,15 @@ def slope_mb(samples: list[Sample]) -> float:
 
 
 def _complaints(
-    served: Served, before: tuple[Sample, int], samples: list[Sample], log: Path
+    served: Served,
+    before: tuple[Sample, Counter[str]],
+    samples: list[Sample],
+    log: Path,
 ) -> list[str]:
     first, idle = before
     until = time.monotonic() + LAST_S
     time.sleep(1.0)  # for the last of the connections to close
-    while (left := tasks(served)) > idle and time.monotonic() < until:
+    while (left := tasks(served) - idle) and time.monotonic() < until:
         time.sleep(0.5)
     after = sample(served.process.pid)
     code, _, _ = served.end(signal.SIGTERM)
@@ -152,8 +158,8 @@ def _complaints(
         found.append(f"memory grew by {grown:.1f} MB, {slope_mb(samples):.1f} an hour")
     if after.files > first.files + 60:  # connections to the provider stay open
         found.append(f"open files: {first.files} before, {after.files} after")
-    if left > idle:
-        found.append(f"tasks: {idle} before, {left} after")
+    if left:
+        found.append(f"tasks that are left: {dict(left)}")
     if after.threads > warm.threads + 2:
         found.append(f"threads: {warm.threads} when warm, {after.threads} after")
     if code or "Traceback" in err or "ERROR" in err:
