@@ -27,7 +27,11 @@ def test_a_good_file_is_told_account_by_account(
     said = capsys.readouterr()
 
     assert 0 == code
-    assert "openai: 5 rpm; RK_A (set)\n" == said.out
+    assert [
+        f"listens on 127.0.0.1:8080; sqlite:///{tmp_path}/ratekeeper.db; client keys",
+        "waits up to 20s; drains up to 10m",
+        "openai: 5 rpm; RK_A (set)",
+    ] == said.out.splitlines()
     assert "canary" not in said.out + said.err
 
 
@@ -75,15 +79,18 @@ def test_the_gateway_s_part_is_told_line_by_line(
         "}]}}", "}, {api_key: 'env:RK_B', tier: 1}], models: {gpt*: [9 rpm]}}}"
     ) + (
         "fallbacks: {gpt-4o: [openai/gpt-4o, holysheep/gpt-4o]}\n"
-        "teams: {search: {limits: [$50/day], weight: 3}}\n"
+        "teams: {search: {limits: $50/day, weight: 3, priority: batch, max_wait: 5m}}\n"
         "client_keys:\n"
         f"  - {{name: web, team: search, hash: '{'0f' * 32}', expires: 2026-12-31,\n"
-        "     limits: [5 rpm, {limit: 9k tpm, shadow: true}]}\n"
+        "     limits: [5 rpm, {limit: 9k tpm, shadow: true}], shadow: true}\n"
+        "listen: 127.0.0.1:0\nauth: none\nstore: sqlite:////x.db\n"
     )
     code = run(["check-config", _file(tmp_path, text)])
 
     assert 0 == code
     assert [
+        "listens on 127.0.0.1:0; sqlite:////x.db; callers need no key",
+        "waits up to 20s; drains up to 10m",
         "openai: 5 rpm; RK_A (not set)",
         "openai: learned; RK_B (not set)",
         "  gpt-5.4, gpt-5.4-20*: 500 rpm, 500k tpm",
@@ -91,6 +98,24 @@ def test_the_gateway_s_part_is_told_line_by_line(
         "holysheep: learned; HOLYSHEEP_API_KEY (not set: fallbacks go without it)",
         "openai, models gpt*: 9 rpm",
         "fallbacks of gpt-4o: openai/gpt-4o, holysheep/gpt-4o",
-        "team search: $50/day; weight 3",
-        "client key web: 5 rpm, 9k tpm (watched); team search; until 2026-12-31",
+        "team search: $50/day; weight 3; batch; waits 5m",
+        "client key web: 5 rpm, 9k tpm (watched); team search; until 2026-12-31; "
+        "all only watched",
     ] == capsys.readouterr().out.splitlines()
+
+
+def test_a_limit_that_no_call_uses_up_is_noted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = (
+        "teams: {search: {limits: [100 calls/minute, 5 concurrent, $5/day, 9 tpm]}}\n"
+    )
+    code = run(["check-config", _file(tmp_path, text)])
+    said = capsys.readouterr()
+    run(["check-config", "--json", _file(tmp_path, text)])
+    notes = json.loads(capsys.readouterr().out)["notes"]
+
+    assert 0 == code
+    assert 1 == len(notes)
+    assert f"note: {notes[0]}\n" == said.err
+    assert "teams.search: no forwarded call takes any 'calls', but requests" in said.err

@@ -51,17 +51,20 @@ def _account(inside: str, provider: str = "openai") -> str:
 
 
 MALFORMED = [
-    ("listen: 8080", "1: listen: Expected str, got int"),
+    (
+        "listen: 8080",
+        "1: listen: expected a host and a port such as 127.0.0.1:8080, not 8080",
+    ),
     ("listen: localhost", "1: listen: 'localhost': expected a host and a port"),
     ("listen: '127.0.0.1:65536'", "expected a host and a port from 0 to 65535"),
     ("listen: '[::g]:80'", "expected a host and a port"),
     ("listen: '[1:2]:80'", "expected a host and a port"),
     ("store: redis://host", "1: store: store 'redis': expected sqlite:///path"),
     ("auth: non", "expected client_keys or none (did you mean 'none'?)"),
-    ("auth: []", "1: auth: Expected"),
+    ("auth: []", "1: auth: expected client_keys or none, not"),
     ("max_body: 32MeB", "1: max_body: '32MeB': 'MeB': expected B, kB, MB"),
     ("max_wait: 20x", "1: max_wait: '20x': 'x': expected ms, s, m, h or days"),
-    ("drain: 10", "1: drain: Expected str"),
+    ("drain: 10", "1: drain: expected a duration such as 20s, not 10"),
     ("max_held: 1MiB", "1: max_held: max_body is more than max_held"),
     ("max_body: 1GiB", "1: max_body: max_body is more than max_held"),
     (_account("limits: learned", "deepseek"), "say 'learned from refusals'"),
@@ -102,11 +105,14 @@ MALFORMED = [
     ),
     (
         OPENAI + "    models: {'gpt-4o*': learned}",
-        "4: providers.openai.models.gpt-4o*: Exp",
+        "models.gpt-4o*[0]: 'learned' is for accounts",
     ),
     (OPENAI + "    models: {'gpt-4o*': [learned]}", "'learned' is for accounts"),
     (OPENAI + "    models: {'gpt-4o*': [5 rpn]}", "models.gpt-4o*[0]: limit '5 rpn'"),
-    (OPENAI + "    models: {'gpt-4o*': []}", "expected a model and its limits"),
+    (
+        OPENAI + "    models: {'gpt-4o*': []}",
+        "expected limits such as [60 rpm, 10k tpm], not none",
+    ),
     (
         OPENAI + f"    proxy: 'ftp://u:{SECRET}@p:1'",
         "4: providers.openai.proxy: the proxy b",
@@ -124,13 +130,19 @@ MALFORMED = [
         "no provider is called 'opnai' (did you mean 'op",
     ),
     (OPENAI + "fallbacks: {m: [azure/m]}", "4: fallbacks.m[0]: azure has an address"),
-    (OPENAI + "fallbacks: {m: [7]}", "4: fallbacks.m[0]: Expected str"),
+    (
+        OPENAI + "fallbacks: {m: [7]}",
+        "4: fallbacks.m[0]: expected provider/model, such as",
+    ),
     (
         "teams:\n  a: {weight: 0}",
         "2: teams.a.weight: 0: expected a weight from 1 to 16",
     ),
     ("teams:\n  a: {weight: 17}", "expected a weight from 1 to 16"),
-    ("teams:\n  a: {weight: 1.5}", "2: teams.a.weight: Expected int"),
+    (
+        "teams:\n  a: {weight: 1.5}",
+        "2: teams.a.weight: expected a whole number, not 1.5",
+    ),
     (
         "teams:\n  a: {priority: bach}",
         "expected interactive, normal or batch (did you mean",
@@ -147,7 +159,7 @@ MALFORMED = [
         "no rate of jpy",
     ),
     ("teams:\n  'a b': {}", "2: teams.a b: expected a name of letters"),
-    ("client_keys: {}", "1: client_keys: Expected array"),
+    ("client_keys: {}", "1: client_keys: expected a list, not names with values"),
     ("client_keys:\n  - {name: a}", "2: client_keys[0]: expected 'hash' here"),
     (
         f"client_keys:\n  - {{name: a, hash: {SECRET}}}",
@@ -256,7 +268,54 @@ def test_mistakes_in_every_part_are_all_told_in_the_order_of_the_file(
         load(path)
     lines = [int(line.split(":")[1]) for line in str(caught.value).splitlines()]
 
-    assert [1, 4, 6, 6] == lines
+    assert [1, 4, 4, 6, 6] == lines
+
+
+def test_mistakes_of_one_part_hide_each_other_no_more_than_those_of_several(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text(
+        "providers:\n"
+        "  opnai:\n"
+        "    accounts: [{limits: [5 rpn], name: a/b, api_key: 7}]\n"
+        "  local:\n"
+        "    base_url: 7\n"
+        "    accounts: [{limits: [5 rpn], tier: []}]\n"
+        "teams:\n"
+        "  search: {limits: [$50/dya, 7], priority: hihg, weight: 0}\n"
+        "client_keys:\n"
+        "  - {limits: 5 rpn, team: serch, shadow: 1, hash: 7}\n"
+    )
+    with pytest.raises(ConfigError) as caught:
+        load(path)
+    found = [line.split(": ")[0][9:] for line in str(caught.value).splitlines()]
+    names = [line.split(": ")[1] for line in str(caught.value).splitlines()]
+
+    assert [2, 3, 3, 3, 5, 6, 6, 8, 8, 8, 8, 10, 10, 10, 10, 10] == [*map(int, found)]
+    assert {
+        "limits[0]", "limits[1]", "weight", "priority", "shadow", "team", "hash"
+    } <= {name.rpartition(".")[2] for name in names}  # fmt: skip
+    assert "'hihg': expected interactive, normal or batch" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        _account("limits: 60 rpm"),
+        _account("limits: {limit: 60 rpm, shadow: true}"),
+        OPENAI + "    models: {'gpt-4o*': 60 rpm}",
+        "teams: {a: {limits: 60 rpm}}",
+        "teams: {a: {limits: {limit: 60 rpm, shadow: true}}}",
+        _key("limits: 60 rpm"),
+    ],
+)
+def test_one_limit_needs_no_list(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "good.yaml"
+    path.write_text(text)
+    said = str(msgspec.to_builtins(load(path)))
+
+    assert "'limits': '60 rpm'" in said or "['60 rpm']" in said or "[{'limit'" in said
 
 
 def test_a_tier_of_some_models_is_learned_beside_their_limits() -> None:

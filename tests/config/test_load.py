@@ -47,32 +47,35 @@ def _account(inside: str) -> str:
 
 # The file, and what its refusal says: the line, the name, the near match.
 MALFORMED = [
-    ("[]", "Expected object"),
-    ("7", "Expected object"),
-    ("text", "Expected object"),
+    ("[]", "expected names with"),
+    ("7", "expected names with"),
+    ("text", "expected names with"),
     ("provider: {}", "1: provider: not a known name (did you mean 'providers'?)"),
-    ("providers: []", "1: providers: Expected object"),
-    ("providers: 7", "1: providers: Expected object"),
-    ("prices: 7", "1: prices: Expected object"),
-    ("prices: {m: 7}", "1: prices.m: Expected object"),
+    ("providers: []", "1: providers: expected names with"),
+    ("providers: 7", "1: providers: expected names with"),
+    ("prices: 7", "1: prices: expected names with"),
+    ("prices: {m: 7}", "1: prices.m: expected names with"),
     ("prices:\n  m: {inptu: 1}", "prices.m.inptu: not a known name (did you mean 'in"),
     ("prices:\n  m: {input: -1}", "2: prices.m: the price of 'm': input is no price"),
     ("prices:\n  m: {input: x}", "input is no price"),
     ("prices:\n  m: {input: .nan}", "input is no price"),
-    ("prices:\n  m: {input: [1]}", "prices.m.input: Expected"),
+    ("prices:\n  m: {input: [1]}", "prices.m.input: expected a price"),
     ("prices:\n  m: {cache_read: 1}", "2: prices.m: the price of 'm': a cache is"),
     ("prices:\n  m: {input: 1, currency: dollars}", "ISO 4217"),
-    ("rates: [eur]", "1: rates: Expected object"),
+    ("rates: [eur]", "1: rates: expected names with"),
     ("rates:\n  eur: 0", "2: rates.eur: the rate 'eur'"),
     ("rates:\n  euro: 1", "2: rates.euro: the rate 'euro'"),
-    ("providers: {openai: 7}", "1: providers.openai: Expected object"),
+    ("providers: {openai: 7}", "1: providers.openai: expected names with"),
     ("providers:\n  opnai: {}", "2: providers.opnai: "),
     ("providers:\n  opnai: {}", "openai"),
     ("providers: {openai: {account: []}}", "did you mean 'accounts'?"),
-    ("providers: {openai: {accounts: 7}}", "providers.openai.accounts: Expected array"),
+    (
+        "providers: {openai: {accounts: 7}}",
+        "providers.openai.accounts: expected a list, not 7",
+    ),
     ("providers: {openai: {accounts: {}}}", "providers.openai.accounts"),
-    ("providers: {openai: {accounts: [7]}}", "accounts[0]: Expected object"),
-    ("providers: {openai: {base_url: 7}}", "base_url: Expected str"),
+    ("providers: {openai: {accounts: [7]}}", "accounts[0]: expected names with"),
+    ("providers: {openai: {base_url: 7}}", "base_url: expected a URL such as"),
     ("providers: {openai: {base_url: 'ftp://x/'}}", "the base URL"),
     ("providers: {openai: {base_url: 'http://u:p@x/'}}", "openai"),
     ("providers: {openai: {base_url: 'nonsense'}}", "openai"),
@@ -97,9 +100,9 @@ MALFORMED = [
     ),
     (_account("limits: [500 rpm], tier: free"), "expected limits or a tier, not both"),
     (_account("limit: [500 rpm]"), "did you mean 'limits'?"),
-    (_account("limits: [500]"), "accounts[0].limits[0]: Expected str"),
-    (_account("limits: [null]"), "accounts[0].limits[0]: Expected str"),
-    (_account("limits: [[500 rpm]]"), "accounts[0].limits[0]: Expected str"),
+    (_account("limits: [500]"), "accounts[0].limits[0]: expected a limit such"),
+    (_account("limits: [null]"), "accounts[0].limits[0]: expected a limit such"),
+    (_account("limits: [[500 rpm]]"), "accounts[0].limits[0]: expected a limit such"),
     (_account("limits: [0 rpm]"), "accounts[0].limits[0]: limit '0 rpm'"),
     (_account("limits: [-5 rpm]"), "limits[0]"),
     (_account("limits: [rpm]"), "limits[0]"),
@@ -108,12 +111,15 @@ MALFORMED = [
     (_account("limits: [500 rpm, 500 requests/minit]"), "limits[1]"),
     (_account("limits: [500 rpm, 600 rpm]"), "rule the same thing"),
     (_account("tier: nonsense"), "4: providers.openai.accounts[0].tier"),
-    (_account("tier: []"), "accounts[0].tier: Expected"),
+    (_account("tier: []"), "accounts[0].tier: expected text or a whole number, not"),
     (_account("tier: free, model: nonsense"), "accounts[0].tier"),
-    (_account("tier: free, model: 7"), "accounts[0].model: Expected str"),
+    (_account("tier: free, model: 7"), "accounts[0].model: expected text, not 7"),
     (_account("api_key: sk-0123456789, limits: [5 rpm]"), "expected env:NAME"),
-    (_account("api_key: 7, limits: [5 rpm]"), "accounts[0].api_key: Expected str"),
-    (_account("api_key: [], limits: [5 rpm]"), "accounts[0].api_key: Expected str"),
+    (_account("api_key: 7, limits: [5 rpm]"), "accounts[0].api_key: expected env:NAME"),
+    (
+        _account("api_key: [], limits: [5 rpm]"),
+        "accounts[0].api_key: expected env:NAME",
+    ),
 ]
 
 MALFORMED_TOML = [
@@ -128,7 +134,7 @@ MALFORMED_TOML = [
     ("[[providers.openai.accounts]]\nlimit = ['5 rpm']", "bad.toml:2: "),
     ("[providers]\nopenai = 7", "bad.toml:2: providers.openai"),
     ("lisen = ''", "bad.toml:1: lisen: not a known name (did you mean 'listen'?)"),
-    ('store = """\nx"""\n\nlisten = 1', "bad.toml:4: listen: Expected str"),
+    ('store = """\nx"""\n\nlisten = 1', "bad.toml:4: listen: expected a host"),
     (
         "[[providers.openai.accounts]]\nlimits = [\n  '5 rpm',\n  '5 rpn',\n]",
         "bad.toml:4: providers.openai.accounts[0].limits[1]",
@@ -242,7 +248,7 @@ def test_a_mistake_without_a_line_stands_apart_from_the_name(tmp_path: Path) -> 
     path = tmp_path / "a.yaml"
     path.write_text("[]")
 
-    with pytest.raises(ConfigError, match=r"^a\.yaml: Expected object"):
+    with pytest.raises(ConfigError, match=r"^a\.yaml: expected names with"):
         load(path)
 
 

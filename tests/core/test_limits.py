@@ -388,6 +388,15 @@ def test_money_is_counted_in_billionths() -> None:
     assert not Limit.parse("5 rpm").is_money
 
 
+@pytest.mark.parametrize(
+    ("word", "code"),
+    [("5 dollars/day", "usd"), ("50 Euros/month", "eur"), ("5 yuan/5 hours", "cny")],
+)
+def test_the_name_of_a_currency_is_no_unit_of_one_s_own(word: str, code: str) -> None:
+    with pytest.raises(ConfigError, match=rf"currency's code \(did you mean '{code}'"):
+        Limit.parse(word)
+
+
 def test_a_limit_pickles_and_hashes() -> None:
     limit = Limit.parse("60 rpd resets 00:00 Europe/Berlin")
 

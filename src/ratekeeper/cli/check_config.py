@@ -13,8 +13,10 @@ import click
 from ratekeeper.cli.main import BAD_USAGE
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from ratekeeper.config.load import Mistake
-    from ratekeeper.config.model import Config, Limits
+    from ratekeeper.config.model import ClientKey, Config, Limits, Team
     from ratekeeper.providers.presets import Preset
 
 
@@ -58,6 +60,7 @@ def _facts(config: Config | None, mistakes: list[Mistake]) -> dict[str, Any]:
         "mistakes": [
             {"line": m.line or None, "name": m.name, "text": m.text} for m in mistakes
         ],
+        "notes": [] if config is None else _notes(config),
         "accounts": [] if config is None else [
             {
                 "provider": row.provider,
@@ -81,29 +84,82 @@ def _facts(config: Config | None, mistakes: list[Mistake]) -> dict[str, Any]:
 
 
 def _print(config: Config) -> None:
+    for line in _lines(config):
+        click.echo(line)
+    for note in _notes(config):
+        click.echo(f"note: {note}", err=True)
+
+
+def _lines(config: Config) -> Iterator[str]:
+    callers = "callers need no key" if config.auth == "none" else "client keys"
+    yield f"listens on {config.listen}; {config.store}; {callers}"
+    yield f"waits up to {config.max_wait}; drains up to {config.drain}"
     rows = _accounts(config)
     if not rows:
-        click.echo("no mistakes, and no accounts either")
+        yield "no mistakes, and no accounts either"
     for row in rows:
         state = "set" if row.is_set else "not set"
         if row.is_spare:
             state += ": a fallback" if row.is_set else ": fallbacks go without it"
         where = f"{row.key} ({state})"
         name = f"{row.provider}: {', '.join(row.limits)}; "
-        click.echo(name + (where if row.key else "no key"))
+        yield name + (where if row.key else "no key")
         for one in row.by_model:
-            click.echo(f"  {', '.join(one.models)}: {', '.join(one.limits)}")
+            yield f"  {', '.join(one.models)}: {', '.join(one.limits)}"
     for name, provider in config.providers.items():
         for pattern, own in provider.models.items():
-            click.echo(f"{name}, models {pattern}: {_said(own)}")
+            yield f"{name}, models {pattern}: {_said(own)}"
     for model, targets in config.fallbacks.items():
-        click.echo(f"fallbacks of {model}: {', '.join(targets)}")
+        yield f"fallbacks of {model}: {', '.join(targets)}"
     for name, team in config.teams.items():
-        click.echo(f"team {name}: {_said(team.limits)}; weight {team.weight}")
+        yield f"team {name}: {_said(team.limits)}; weight {team.weight}{_terms(team)}"
     for key in config.client_keys:
         of = f"; team {key.team}" if key.team else ""
         until = f"; until {key.expires}" if key.expires else ""
-        click.echo(f"client key {key.name}: {_said(key.limits)}{of}{until}")
+        only = f"; only {' '.join(key.allow_models)}" if key.allow_models else ""
+        terms = only + _terms(key)
+        yield f"client key {key.name}: {_said(key.limits)}{of}{until}{terms}"
+
+
+def _terms(said: Team | ClientKey) -> str:
+    """Write what a team or a key says beside its limits, each after a semicolon."""
+    words = [
+        said.priority or "",
+        f"waits {said.max_wait}" * bool(said.max_wait),
+        "all only watched" * said.shadow,
+    ]
+    return "".join(f"; {word}" for word in words if word)
+
+
+def _notes(config: Config) -> list[str]:
+    """Name limits that are right and that no call to a provider ever uses up."""
+    from ratekeeper.core.limits import CONCURRENT, KNOWN_UNITS, Limit
+    from ratekeeper.core.policy import means_learned
+
+    held: dict[str, Limits] = {}
+    for name, provider in config.providers.items():
+        for at, account in enumerate(provider.accounts):
+            said = account.limits
+            held[f"providers.{name}.accounts[{at}]"] = (
+                [said] if isinstance(said, str) else said
+            )
+        for pattern, own in provider.models.items():
+            held[f"providers.{name}.models.{pattern}"] = own
+    held |= {f"teams.{name}": team.limits for name, team in config.teams.items()}
+    held |= {f"client key {key.name}": key.limits for key in config.client_keys}
+    notes = []
+    for place, limits in held.items():
+        for one in limits:
+            text = one if isinstance(one, str) else one.limit
+            limit = None if means_learned(text) else Limit.parse(text)
+            if limit is None or limit.is_money or limit.unit == CONCURRENT:
+                continue
+            if limit.unit not in KNOWN_UNITS:
+                notes.append(
+                    f"{place}: no forwarded call takes any '{limit.unit}', but "
+                    f"{', '.join(KNOWN_UNITS)} and money; others are for the desk"
+                )
+    return notes
 
 
 def _said(limits: Limits) -> str:

@@ -1,7 +1,8 @@
 """What a whole config must be: its limits, names, addresses and what they refer to.
 
-Each check looks at one part whose shape is right and notes what is wrong there; none
-stops another. No file, no environment: the same data gives the same mistakes anywhere.
+Each check looks at one part, as far as its shape is right, and notes what is wrong
+there; none stops another. No file, no environment: the same data gives the same
+mistakes anywhere.
 """
 
 from __future__ import annotations
@@ -10,16 +11,9 @@ import re
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ratekeeper.config.addresses import check_proxy, host_and_port
-from ratekeeper.config.findings import fits, near
-from ratekeeper.config.model import (
-    Account,
-    ClientKey,
-    Config,
-    Limits,
-    Price,
-    Provider,
-    Team,
-)
+from ratekeeper.config.findings import fits, fitting, near
+from ratekeeper.config.forms import form
+from ratekeeper.config.model import Account, ClientKey, Config, Price, Provider, Team
 from ratekeeper.config.tiers import limits_of
 from ratekeeper.config.times import duration_us, instant_us, size_of
 from ratekeeper.core.limits import Limit
@@ -30,10 +24,9 @@ from ratekeeper.providers.pricing import PriceBook
 from ratekeeper.stores.database import path_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
 
     from ratekeeper.config.findings import Findings
-    from ratekeeper.config.model import Watched
     from ratekeeper.config.source import Place
     from ratekeeper.core.policy import Account as Known
     from ratekeeper.providers.catalog import Provider as Upstream
@@ -119,7 +112,7 @@ class _Checks:
 
     def _money(self) -> None:
         for model, price in _items(self._data, "prices"):
-            if fits(price, Price) is not None:
+            if fits(price, Price):
                 self._told(
                     ("prices", model),
                     lambda one: PriceBook({one[0]: one[1]}),
@@ -138,56 +131,47 @@ class _Checks:
 
     def _provider(self, name: str, data: Any) -> None:
         place: Place = ("providers", name)
-        accounts = data.get("accounts", []) if isinstance(data, dict) else None
-        models = data.get("models", {}) if isinstance(data, dict) else None
-        if not isinstance(accounts, list) or not isinstance(models, dict):
-            return
-        rest = {k: v for k, v in data.items() if k not in {"accounts", "models"}}
-        provider = fits(rest, Provider)
-        if provider is None:
-            return
         self._name(place, name)
+        if not isinstance(data, dict):
+            return
+        provider = fitting(data, Provider)
         if provider.proxy:
             self._told((*place, "proxy"), check_proxy, provider.proxy)
-        known = self._accounts(name, provider, accounts)
-        for pattern, limits in models.items():
+        known = self._accounts(name, data, provider.base_url)
+        for pattern, limits in _items(data, "models"):
             under = (*place, "models", pattern)
-            said = fits(limits, Limits)
-            if said is not None:
-                if not pattern or not said:
-                    self._findings.add(under, "expected a model and its limits")
-                self._limits(under, said, known.account() if known else None)
+            if not pattern:
+                self._findings.add(under, "expected a model or a pattern")
+            if limits == []:
+                self._findings.add(under, f"expected {form(under, list)}, not none")
+            self._limits(under, limits, known.account() if known else None)
 
     def _accounts(
-        self, name: str, provider: Provider, accounts: list[Any]
+        self, name: str, data: dict[str, Any], base_url: str
     ) -> Upstream | None:
         """Check the accounts; return the provider they are with, None: no such."""
         place: Place = ("providers", name)
+        accounts = [one for one in _list(data, "accounts") if isinstance(one, dict)]
         own = [_text(one, "base_url") for one in accounts]
         known: Upstream | None = None
-        if provider.base_url or not accounts or not all(own):
-            at = (*place, "base_url") if provider.base_url else place
-            known = self._told(
-                at, lambda url: upstream_of(name, url), provider.base_url
-            )
-            if known is None:
-                return None
+        has_address = isinstance(data.get("base_url", ""), str)
+        if has_address and (base_url or not accounts or not all(own)):
+            at = (*place, "base_url") if base_url else place
+            known = self._told(at, lambda url: upstream_of(name, url), base_url)
         names: dict[str, int] = {}
-        for number, data in enumerate(accounts):
-            here = (*place, "accounts", number)
-            account = fits(data, Account)
-            if account is None:
+        for number, said in enumerate(_list(data, "accounts")):
+            if not isinstance(said, dict):
                 continue
+            here = (*place, "accounts", number)
+            account = fitting(said, Account)
             there = known
             if account.base_url:
                 at = (*here, "base_url")
                 there = self._told(
                     at, lambda url: upstream_of(name, url), account.base_url
                 )
-            if there is None:
-                continue
             known = known or there
-            self._account(name, there, account, here)
+            self._account(name, there, said, account, here)
             called = account.name or account.api_key or str(number + 1)
             if names.setdefault(called, number) != number:
                 text = (
@@ -197,50 +181,52 @@ class _Checks:
         return known
 
     def _account(
-        self, name: str, there: Upstream, account: Account, place: Place
+        self,
+        name: str,
+        there: Upstream | None,
+        data: dict[str, Any],
+        account: Account,
+        place: Place,
     ) -> None:
         if account.name:
             self._name((*place, "name"), account.name)
         if account.api_key and not _VARIABLE.fullmatch(account.api_key):
             text = "expected env:NAME, the variable that holds the key, not a key"
             self._findings.add((*place, "api_key"), text)
-        if bool(account.limits) == (account.tier != ""):
-            text = "expected limits or a tier" + (
-                ", not both" if account.limits else ""
-            )
+        has_limits, has_tier = bool(data.get("limits")), data.get("tier", "") != ""
+        if has_limits == has_tier:
+            text = "expected limits or a tier" + (", not both" if has_limits else "")
             self._findings.add(place, text)
-        elif account.tier != "":
+        elif account.tier != "" and there is not None:
             self._told((*place, "tier"), lambda one: limits_of(name, one), account)
-        else:
-            limits = account.limits
-            said: Limits = [limits] if isinstance(limits, str) else limits
-            self._limits((*place, "limits"), said, there.account(), learns=True)
+        elif has_limits:
+            known = there.account() if there else None
+            self._limits((*place, "limits"), data["limits"], known, learns=True)
 
     # Who calls.
 
     def _team(self, name: str, data: Any) -> None:
         place: Place = ("teams", name)
         self._name(place, name)
-        team = fits(data, Team)
-        if team is None:
+        if not isinstance(data, dict):
             return
+        team = fitting(data, Team)
         if not 1 <= team.weight <= _MOST_WEIGHT:
             text = f"{team.weight}: expected a weight from 1 to {_MOST_WEIGHT}"
             self._findings.add((*place, "weight"), text)
         if team.max_wait:
             self._told((*place, "max_wait"), duration_us, team.max_wait)
-        self._limits((*place, "limits"), team.limits)
+        self._limits((*place, "limits"), data.get("limits"))
 
     def _client_keys(self) -> None:
-        keys = self._data.get("client_keys")
         names: dict[str, int] = {}
         hashes: dict[str, int] = {}
-        for at, data in enumerate(keys if isinstance(keys, list) else []):
-            place: Place = ("client_keys", at)
-            key = fits(data, ClientKey)
-            if key is None:
+        for at, data in enumerate(_list(self._data, "client_keys")):
+            if not isinstance(data, dict):
                 continue
-            self._client_key(key, place)
+            place: Place = ("client_keys", at)
+            key = fitting(data, ClientKey, name=f"key-{at}", hash=f"{at:064x}")
+            self._client_key(key, data, place)
             if names.setdefault(key.name, at) != at:
                 text = f"client_keys[{names[key.name]}] has the same name"
                 self._findings.add((*place, "name"), text)
@@ -248,7 +234,7 @@ class _Checks:
                 text = f"client_keys[{hashes[key.hash]}] has the same hash"
                 self._findings.add((*place, "hash"), text)
 
-    def _client_key(self, key: ClientKey, place: Place) -> None:
+    def _client_key(self, key: ClientKey, data: dict[str, Any], place: Place) -> None:
         self._name((*place, "name"), key.name)
         if not _DIGEST.fullmatch(key.hash):
             text = "expected a key's hash of 64 hexadecimal digits, not the key itself"
@@ -257,15 +243,15 @@ class _Checks:
         if key.team and key.team not in teams:
             text = f"there is no team '{key.team}'{near(key.team, teams)}"
             self._findings.add((*place, "team"), text)
-        for at, pattern in enumerate(key.allow_models):
-            if not pattern or pattern != pattern.strip():
+        for at, pattern in enumerate(_list(data, "allow_models")):
+            if isinstance(pattern, str) and (not pattern or pattern != pattern.strip()):
                 text = "expected a model or a pattern such as gpt-4o*"
                 self._findings.add((*place, "allow_models", at), text)
         if key.max_wait:
             self._told((*place, "max_wait"), duration_us, key.max_wait)
         if key.expires:
             self._told((*place, "expires"), instant_us, key.expires)
-        self._limits((*place, "limits"), key.limits)
+        self._limits((*place, "limits"), data.get("limits"))
 
     # What all of them have.
 
@@ -290,32 +276,38 @@ class _Checks:
     def _limits(
         self,
         place: Place,
-        said: Sequence[str | Watched],
+        said: Any,
         known: Known | None = None,
         *,
         learns: bool = False,
     ) -> None:
         """Check limits one by one, then all of them together."""
-        texts = [one if isinstance(one, str) else one.limit for one in said]
-        is_right = True
-        for at, text in enumerate(texts):
-            here = (*place, at)
-            if means_learned(text):
-                if not learns:
-                    wrong = "is for accounts: give a limit such as '60 rpm'"
-                elif not isinstance(said[at], str):
-                    wrong = "cannot be only watched"
-                else:
-                    continue
-                self._findings.add(here, f"'{text}' {wrong}")
-                is_right = False
-                continue
-            limit = self._told(here, Limit.parse, text)
-            is_right = is_right and limit is not None
-            if limit is not None and limit.is_money:
-                self._has_rate(here, limit.unit)
-        if texts and is_right:
+        listed = said if isinstance(said, list) else [said]
+        said = [one.get("limit") if isinstance(one, dict) else one for one in listed]
+        texts = [one for one in said if isinstance(one, str)]
+        right = [
+            self._limit((*place, at), text, listed[at], learns=learns)
+            for at, text in enumerate(said)
+            if isinstance(text, str)
+        ]
+        is_known = known is not None or not any(map(means_learned, texts))
+        if texts and len(texts) == len(listed) and all(right) and is_known:
             self._told(place, lambda all_: rules_of(all_, known), texts)
+
+    def _limit(self, place: Place, text: str, said: Any, *, learns: bool) -> bool:
+        """Check one; say whether it is right by itself."""
+        if means_learned(text):
+            if learns and isinstance(said, str):
+                return True
+            wrong = "is for accounts: give a limit such as '60 rpm'"
+            if learns:
+                wrong = "cannot be only watched"
+            self._findings.add(place, f"'{text}' {wrong}")
+            return False
+        limit = self._told(place, Limit.parse, text)
+        if limit is not None and limit.is_money:
+            self._has_rate(place, limit.unit)
+        return limit is not None
 
     def _has_rate(self, place: Place, currency: str) -> None:
         providers = [name for name, _ in _items(self._data, "providers")]
@@ -335,6 +327,11 @@ class _Checks:
 def _items(data: dict[str, Any], name: str) -> Iterator[tuple[str, Any]]:
     value = data.get(name)
     yield from value.items() if isinstance(value, dict) else ()
+
+
+def _list(data: dict[str, Any], name: str) -> list[Any]:
+    value = data.get(name)
+    return value if isinstance(value, list) else []
 
 
 def _text(data: Any, name: str) -> str:

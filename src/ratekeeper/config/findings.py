@@ -1,11 +1,13 @@
 """Mistakes of a file as they are found: all of them, each with its line and name.
 
 Whether data has the shape of a struct is checked here, field by field, as msgspec alone
-stops at the first mistake. What looks like a key is never repeated.
+stops at the first mistake; what is expected is said in the words of a file, not in
+those of types (`config/forms.py`). What looks like a key is never repeated.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import re
@@ -14,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_or
 
 import msgspec
 
+from ratekeeper.config.forms import form, shown
 from ratekeeper.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -21,7 +24,10 @@ if TYPE_CHECKING:
 
     from ratekeeper.config.source import Lines, Place
 
+S = TypeVar("S", bound=msgspec.Struct)
 T = TypeVar("T")
+
+_LONGEST_WORD = 40  # characters of a wrong one that are shown
 
 # The beginnings of keys: what follows one is not to be seen by whoever reads a terminal.
 _KEY = re.compile(
@@ -90,7 +96,7 @@ class Findings:
             self.shape(data, arm, place)
         elif origin is Literal and isinstance(data, str):
             if data not in inner:
-                text = f"expected {', '.join(inner[:-1])} or {inner[-1]}"
+                text = f"{data[:_LONGEST_WORD]!r}: expected {form(place, kind)}"
                 self.add(place, text + near(data, inner))
         else:
             self._leaf(data, kind, place)
@@ -111,18 +117,29 @@ class Findings:
                 self.add(place, f"expected '{name}' here")
 
     def _leaf(self, data: Any, kind: Any, place: Place) -> None:
-        try:
-            msgspec.convert(data, kind)
-        except msgspec.ValidationError as error:
-            self.add(place, str(error).partition(" - at ")[0].replace("`", ""))
+        if not fits(data, kind):
+            self.add(place, f"expected {form(place, kind)}, not {shown(data)}")
 
 
-def fits(data: Any, kind: Any) -> Any:
-    """Return data as a struct, None where it has not the shape of one."""
+def fits(data: Any, kind: Any) -> bool:
+    """Say whether data has the shape of a kind."""
     try:
-        return msgspec.convert(data, kind)
+        msgspec.convert(data, kind)
     except msgspec.ValidationError:
-        return None
+        return False
+    return True
+
+
+def fitting(data: dict[str, Any], kind: type[S], **unsaid: Any) -> S:
+    """Return a struct of those members that fit: one that does not hides no other.
+
+    What lacks, or has another shape, is as `unsaid` has it, else the default.
+    """
+    for field in msgspec.structs.fields(kind):
+        if field.name in data:
+            with contextlib.suppress(msgspec.ValidationError):
+                unsaid[field.name] = msgspec.convert(data[field.name], field.type)
+    return kind(**unsaid)
 
 
 def near(word: str, known: Iterable[str]) -> str:

@@ -8,6 +8,7 @@ come as written: the rules they make are made elsewhere.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -49,6 +50,7 @@ def read(path: Path) -> tuple[Config | None, list[Mistake]]:
     Raises `ConfigError` where it cannot be read as TOML or YAML at all.
     """
     data, lines = read_source(path)
+    _list_limits(data)
     findings = Findings(lines)
     check(data, findings)
     mistakes = findings.mistakes()
@@ -57,3 +59,24 @@ def read(path: Path) -> tuple[Config | None, list[Mistake]]:
     config = msgspec.convert(data, Config)
     store = path.parent.resolve() / path_of(config.store)
     return msgspec.structs.replace(config, store=address_of(store)), []
+
+
+def _list_limits(data: Any) -> None:
+    """Turn a limit that stands alone into a list of one, as it is read everywhere."""
+    holders: list[tuple[Any, Any]] = []
+    for provider in _values(data, "providers"):
+        holders += [(one, "limits") for one in _values(provider, "accounts")]
+        models = provider.get("models") if isinstance(provider, dict) else None
+        holders += [(models, pattern) for pattern in models or ()]
+    for name in ("teams", "client_keys"):
+        holders += [(one, "limits") for one in _values(data, name)]
+    for holder, name in holders:
+        if isinstance(holder, dict) and isinstance(holder.get(name), str | dict):
+            holder[name] = [holder[name]]
+
+
+def _values(data: Any, name: str) -> list[Any]:
+    value = data.get(name) if isinstance(data, dict) else None
+    if isinstance(value, dict):
+        return [*value.values()]
+    return value if isinstance(value, list) else []

@@ -75,7 +75,7 @@ _SINGULAR = {
     "input_token": "input_tokens",
     "output_token": "output_tokens",
 }
-_KNOWN_UNITS = tuple(_SINGULAR.values())
+KNOWN_UNITS = tuple(_SINGULAR.values())
 _SLIP = 0.82  # as near to a known unit as "in_tokens" and "tokn": a slip, not a unit
 _SHORTEST_SLIP = 3  # letters: "req" is one, "re" may be anything
 _SPACED = {*_ALIASES, *_SINGULAR, *_SINGULAR.values(), CONCURRENT}
@@ -298,13 +298,13 @@ def _meant(unit: str) -> str:
 
     A unit of one's own may have any other name; nobody would ever count one like this.
     """
-    if unit in _KNOWN_UNITS:
+    if unit in KNOWN_UNITS:
         return ""
     stem = unit.removesuffix("s")
-    for known in _KNOWN_UNITS:
+    for known in KNOWN_UNITS:
         if len(stem) >= _SHORTEST_SLIP and known.startswith(stem):
             return known
-    words = [*_SINGULAR, *_KNOWN_UNITS]
+    words = [*_SINGULAR, *KNOWN_UNITS]
     near = difflib.get_close_matches(unit, words, n=1, cutoff=_SLIP)
     return _SINGULAR.get(near[0], near[0]) if near else ""
 
@@ -399,6 +399,9 @@ class _Parser:
             self._wrong("expected a unit such as requests, tokens, concurrent or rpm")
         if word in _RESERVED:
             self._wrong("this word is taken by acquire(): use another name")
+        currency = units.CURRENCY_WORDS.get(word.removesuffix("s"))
+        if currency is not None:
+            self._wrong(f"expected a currency's code (did you mean '{currency}'?)")
         after = self._peek()
         if after != "/":
             if after is not None and after.lower() not in _OPTIONS:

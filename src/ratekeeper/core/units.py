@@ -34,6 +34,20 @@ _DAYS_FROM_H = 48
 _SUFFIX = {"": 1, "k": 10**3, "K": 10**3, "M": 10**6, "B": 10**9}
 _AMOUNT = re.compile(r"([0-9]+(?:_[0-9]+)*)(\.[0-9]+)?([A-Za-z]*)", re.ASCII)
 
+# Words for money that would pass for units of one's own, and the codes they mean.
+CURRENCY_WORDS = {
+    "dollar": "usd",
+    "buck": "usd",
+    "euro": "eur",
+    "pound": "gbp",
+    "yen": "jpy",
+    "yuan": "cny",
+    "renminbi": "cny",
+    "rmb": "cny",
+    "rupee": "inr",
+    "franc": "chf",
+}
+
 # ISO 4217 codes in use; a unit of this name is money, counted in billionths.
 CURRENCIES = frozenset(
     [
