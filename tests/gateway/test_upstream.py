@@ -1,6 +1,8 @@
 """Accounts: how long each is closed, and why."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 from ratekeeper.core.units import SECOND
 from ratekeeper.gateway.admit import Way
@@ -42,3 +44,61 @@ def test_what_answers_show_of_limits_is_read_once_in_a_moment() -> None:
     ]
 
     assert [0, 1, 0, 1, 1] == told
+
+
+_QUOTA = "GenerateRequestsPerDayPerProject{}"
+
+
+def _exhausted(quota: str) -> bytes:
+    violation = {"quotaId": quota, "quotaDimensions": {"model": "gemini-3-pro"}}
+    kind = "type.googleapis.com/google.rpc.QuotaFailure"
+    detail = {"@type": kind, "violations": [violation]}
+    error = {"code": 429, "status": "RESOURCE_EXHAUSTED", "details": [detail]}
+    return json.dumps({"error": error}).encode()
+
+
+def _statuses(folder: Path, quota: str, **terms: Any) -> list[int]:
+    """Use up a quota of one model; return what that and another one answer then."""
+    seen = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        while (await receive()).get("more_body"):
+            pass
+        seen.append(scope["path"])
+        is_out = "gemini-3-pro" in scope["path"]
+        body = _exhausted(quota) if is_out else b"{}"
+        headers = [(b"content-length", b"%d" % len(body))]
+        start = {"status": 429 if is_out else 200, "headers": headers}
+        await send({"type": "http.response.start", **start})
+        await send({"type": "http.response.body", "body": body})
+
+    with gates.asgi(app) as url:
+        base_url = url.replace("/v1", "/v1beta/openai")
+        account = {**gates.account(base_url, "1000 rpm", "10k rpd")}
+        config = gates.config(folder, {"gemini": {"accounts": [account], **terms}})
+        with gates.gate(config) as it, it.client() as client:
+            statuses = [
+                client.post(
+                    f"/gemini/v1beta/models/{model}:generateContent",
+                    json={"contents": []},
+                    headers={"x-ratekeeper-max-wait": "0s"},
+                ).status_code
+                for model in ("gemini-3-pro", "gemini-3-pro", "gemini-2.5-flash")
+            ]
+
+    assert 1 == sum("pro" in path for path in seen)
+    return statuses
+
+
+def test_a_quota_of_one_model_closes_no_other(tmp_path: Path) -> None:
+    assert [429, 429, 200] == _statuses(tmp_path, _QUOTA.format("PerModel"))
+
+
+def test_nor_does_it_pause_limits_that_models_share(tmp_path: Path) -> None:
+    terms = {"models": {"gemini*": ["500 rpm"]}}
+
+    assert [429, 429, 200] == _statuses(tmp_path, _QUOTA.format("PerModel"), **terms)
+
+
+def test_a_quota_of_the_account_closes_all_of_it(tmp_path: Path) -> None:
+    assert [429, 429, 429] == _statuses(tmp_path, _QUOTA.format(""))

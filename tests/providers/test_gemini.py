@@ -429,3 +429,32 @@ def test_a_refusal_has_googles_shape_and_is_read_back() -> None:
 
     assert {"error": said} == json.loads(body)
     assert Kind.THROTTLED is GEMINI.judge(status, fields, body, NOW_US).kind
+
+
+@pytest.mark.parametrize(
+    ("provider", "body", "expected"),
+    [
+        ("gemini", exhausted(PER_DAY), True),
+        ("gemini", exhausted(PER_MINUTE), True),
+        ("gemini", exhausted(TOKENS.format("Minute")), True),
+        ("gemini", exhausted("GenerateRequestsPerDayPerProject"), False),
+        ("gemini", exhausted(TOKENS.format("Minute"), "AnyRequestsPerDay"), False),
+        ("gemini", {"error": {"message": "Resource has been exhausted"}}, False),
+        (
+            "vertex",
+            {
+                "error": {
+                    "code": 429,
+                    "message": "Quota exceeded for aiplatform.googleapis.com/"
+                    "online_prediction_requests_per_minute_per_project_per_base_model "
+                    "with base model: gemini-pro.",
+                }
+            },
+            True,
+        ),
+    ],
+)
+def test_a_quota_of_a_model_is_told_from_one_of_the_account(
+    provider: str, body: object, expected: bool
+) -> None:
+    assert expected is judge(body, provider).of_model

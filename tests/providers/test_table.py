@@ -31,6 +31,11 @@ GROQ_LARGE = (
     "tier `on_demand` on tokens per minute (TPM): Limit 6000, Requested 12328, please "
     "reduce your message size and try again."
 )
+TOO_DEAR = (
+    "This request requires more credits, or fewer max_tokens. You requested up to 65536 "
+    "tokens, but can only afford {}. To increase, visit "
+    "https://openrouter.ai/settings/credits and upgrade to a paid account"
+)
 FREE_DAY = (
     "Rate limit exceeded: free-models-per-day. Add 10 credits to unlock 1000 free model "
     "requests per day"
@@ -321,6 +326,46 @@ RECORDED = [
             "openrouter_credits",
             "openrouter_key_limit",
         )
+    ),
+    *(
+        ("openrouter", status, error(code=402, message=text), (kind, unit, None, None))
+        for status in (402, 200)
+        for text, kind, unit in (
+            (TOO_DEAR.format(3919), Kind.IMPOSSIBLE, None),
+            (TOO_DEAR.format(100), Kind.IMPOSSIBLE, None),
+            (TOO_DEAR.format(99), Kind.BILLING, None),
+            (TOO_DEAR.format(0), Kind.BILLING, None),
+            (
+                "Prompt tokens limit exceeded: 230799 > 91442. To increase, visit "
+                "https://openrouter.ai/settings/keys",
+                Kind.IMPOSSIBLE,
+                "tokens",
+            ),
+            ("Insufficient credits.", Kind.BILLING, None),
+        )
+    ),
+    (
+        "openai",
+        401,
+        {
+            "error": {
+                "message": "You have insufficient permissions for this operation. "
+                "Missing scopes: api.evals.read. Check that you have the correct role "
+                "in your organization (Reader, Writer, Owner) and project (Member, "
+                "Owner), and if you're using a restricted API key, that it has the "
+                "necessary scopes.",
+                "type": "invalid_request_error",
+                "param": None,
+                "code": None,
+            }
+        },
+        (Kind.FORBIDDEN, None, None, None),
+    ),
+    (
+        "openai",
+        401,
+        error(code="invalid_api_key", message="Incorrect API key provided: sk-x."),
+        (Kind.UNAUTHORIZED, None, None, None),
     ),
     (
         "openrouter",

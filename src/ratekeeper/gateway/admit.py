@@ -98,6 +98,7 @@ class Way:
         "_rules",
         "is_durable",
         "money",
+        "of_model",
         "own_texts",
         "split",
         "targets",
@@ -111,6 +112,10 @@ class Way:
         self.theirs = tuple(theirs)
         rules = [rule for scope, _ in self.targets for rule in scope.rules]
         self.split = sum(len(scope.rules) for scope, _ in ours)
+        # Which are of the model alone: what is the provider's is kept by model, if by
+        # anything.
+        by = [key for scope, key in self.targets for _ in scope.rules]
+        self.of_model = tuple(at for at, key in enumerate(by) if key)
         self.money = tuple(rule.limit for rule in rules if rule.limit.is_money)
         self.units = frozenset(
             rule.limit.unit
@@ -174,7 +179,7 @@ class Way:
 class Pass(Grant):
     """A grant over a whole way, settled in two parts."""
 
-    __slots__ = ("_split", "ours")
+    __slots__ = ("_of_model", "_split", "is_of_model", "ours")
 
     def __init__(
         self,
@@ -184,6 +189,8 @@ class Pass(Grant):
     ) -> None:
         super().__init__(store, *taken)
         self._split = way.split
+        self._of_model = way.of_model
+        self.is_of_model = False  # whether a refusal is about the model alone
         self.ours: Mapping[str, int] | None = None  # how to settle what is ours
         self._keep_slots()
 
@@ -214,7 +221,10 @@ class Pass(Grant):
 
     def _named(self, unit: str | None, window_s: float | None) -> Sequence[Meter]:
         """Return the limits that a refusal speaks of: none of ours."""
-        return named(self._meters[self._split :], unit, window_s)
+        theirs = self._meters[self._split :]
+        if self.is_of_model and self._of_model:
+            theirs = [self._meters[at] for at in self._of_model]
+        return named(theirs, unit, window_s)
 
     def _settle(self, actual: Mapping[str, int]) -> None:
         ours = actual if self.ours is None else self.ours

@@ -20,7 +20,8 @@ from ratekeeper.config import times
 from ratekeeper.config.checks import upstream_of, variable_of
 from ratekeeper.config.model import Watched
 from ratekeeper.config.tiers import limits_of, presets_by_model
-from ratekeeper.core import policy
+from ratekeeper.core import policy, units
+from ratekeeper.core.limits import Algorithm, Limit
 from ratekeeper.core.line import Priority
 from ratekeeper.gateway.admit import Crowd
 from ratekeeper.gateway.bar import Bar
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from ratekeeper.config import model
-    from ratekeeper.core.limits import Limit
     from ratekeeper.gateway import request
     from ratekeeper.gateway.keys import Hasher
     from ratekeeper.gateway.route import Route
@@ -44,6 +44,21 @@ if TYPE_CHECKING:
 
 _LONGEST_WAIT_US = times.duration_us("10m")  # that a caller may ask for itself
 _GOOGLES = frozenset(["gemini", "vertex"])  # they speak OpenAI's as well
+
+# Google refuses by model, which is no reason to keep the account's other models waiting:
+# a limit that lets all pass, and can be paused for each of them.
+_REFUSALS = (
+    policy.Rule(
+        limit=Limit(
+            amount=units.MAX_AMOUNT,
+            unit="requests",
+            window_us=units.SECOND,
+            algorithm=Algorithm.TOKEN_BUCKET,
+        ),
+        text="what the provider allows of the model",
+        is_told=False,
+    ),
+)
 
 # What lacks is said to callers, and is their operator's to give.
 _ASK = Ask(
@@ -277,6 +292,11 @@ class Roster:
             scope=self._planned(f"account/{name}", _rules(words or told, known)),
             is_learned=bool(words),
             beside=beside,
+            refusals=(
+                self._planned(f"account/{name} (models)", _REFUSALS)
+                if not words and provider.name in _GOOGLES
+                else None
+            ),
             models=[
                 *(
                     (

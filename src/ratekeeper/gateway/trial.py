@@ -140,6 +140,7 @@ class Trial:
             self._pass.answered(readings or None)
             self._pass.settle(**theirs)
             return
+        self._pass.is_of_model = verdict.of_model
         hint_us, window_us = verdict.retry_after_us, verdict.window_us
         self._pass.refused(
             None if hint_us is None else units.seconds(hint_us),

@@ -51,6 +51,7 @@ class Account:
         scope: Scope,
         is_learned: bool,
         beside: Scope | None,
+        refusals: Scope | None,
         models: Sequence[tuple[Callable[[str], bool], Scope]],
         cashier: Cashier,
         lessons: Lessons,
@@ -78,6 +79,7 @@ class Account:
         self._scope = scope
         self._is_learned = is_learned
         self._beside = beside
+        self._refusals = refusals  # of models, where no limit of theirs is kept
         self._models = tuple(models)
         self._ways: dict[tuple[Caller, str], Way] = {}  # by caller and model
 
@@ -99,11 +101,14 @@ class Account:
         found.append((self._scope, model if self._is_learned else ""))
         if self._beside is not None:
             found.append((self._beside, ""))
+        if self._refusals is not None and model:
+            found.append((self._refusals, model))
         return found
 
     def way(self, caller: Caller, model: str) -> Way:
         """Return whose limits a caller's calls to a model go through here."""
-        key = caller, model if self._is_learned or self._models else ""
+        is_by_model = self._is_learned or self._models or self._refusals is not None
+        key = caller, model if is_by_model else ""
         found = self._ways.get(key)
         if found is None or not found.is_current:
             if len(self._ways) >= _MOST_WAYS:

@@ -168,7 +168,8 @@ class Verdict:
     """An error answer, read: what it means, which limit it names and for how long.
 
     `retry_after_us` is the provider's own hint, None where it gave none or an absurd
-    one. `unit` and `window_us` name the limit, None where the answer does not.
+    one. `unit` and `window_us` name the limit, None where the answer does not;
+    `of_model` says that it is one of the model asked for, and not of the account.
     `retry` says whether the same call may be sent again.
     """
 
@@ -177,6 +178,7 @@ class Verdict:
     retry_after_us: int | None = None
     unit: str | None = None
     window_us: int | None = None
+    of_model: bool = False
 
 
 class Meter(Protocol):

@@ -185,6 +185,10 @@ _ALL = (
         key_url="https://platform.openai.com/api-keys",
         counting=Counting.GREATER,
         margin=100,  # it guesses by characters itself, and never corrects
+        errors=(
+            # The key is good, and not for this: what else it does goes on.
+            Row(Kind.FORBIDDEN, on(401), text=words("Missing scopes")),
+        ),
     ),
     Provider(
         name="anthropic",
@@ -342,6 +346,15 @@ _ALL = (
                 Kind.THROTTLED,
                 on(402),
                 codes=words("in_flight_budget_exhausted|openrouter_in_flight_budget"),
+            ),
+            # One call is too dear for what credit is left, and others are not.
+            Row(
+                Kind.IMPOSSIBLE,
+                on(402),
+                text=words(
+                    "can only afford [1-9][0-9]{2}"
+                    "|Prompt tokens limit exceeded: [0-9]+ > [1-9][0-9]{2}"
+                ),
             ),
             Row(
                 Kind.BILLING,

@@ -150,6 +150,8 @@ _LIMIT = re.compile(
 _SHORT = re.compile(r"\b(?P<unit>[RT])P(?P<period>[SMHD])\b", re.ASCII)
 _SHORT_UNITS = {"R": "requests", "T": "tokens"}
 _CALLED = {"call rate limit": "requests", "token rate limit": "tokens"}
+# How a limit is named that each model has for itself.
+_OF_MODEL = re.compile(r"Per(?:Base)?Model|_per_(?:base_)?model", re.ASCII)
 _PERIODS = {
     "S": SECOND,
     "M": MINUTE,
@@ -298,6 +300,8 @@ def judge(
         retry_after_us=hint,
         unit=unit,
         window_us=window_us,
+        of_model=_OF_MODEL.search(" ".join([*_fitting(row, error), error.text]))
+        is not None,
     )
 
 
@@ -324,11 +328,15 @@ def named_limit(error: ErrorFacts) -> tuple[str | None, int | None]:
 def _fits(row: Row, status: int, error: ErrorFacts) -> bool:
     return (
         (row.statuses is None or status in row.statuses)
-        and (
-            row.codes is None or any(row.codes.fullmatch(code) for code in error.codes)
-        )
+        and (row.codes is None or bool(_fitting(row, error)))
         and (row.text is None or row.text.search(error.text) is not None)
     )
+
+
+def _fitting(row: Row, error: ErrorFacts) -> list[str]:
+    """Return the codes of an error that a row is about."""
+    codes = row.codes
+    return [] if codes is None else [x for x in error.codes if codes.fullmatch(x)]
 
 
 def _exceeds(text: str) -> bool:
