@@ -242,10 +242,80 @@ def test_a_base_url_that_ends_in_the_version_does_not_repeat_it() -> None:
         "/v1/" + "a" * 3000,
         "http://169.254.169.254/v1/models",
         "/v1/chat/caf\xe9",
+        "/v1/chat",
+        "/v1/chat/Completions",
+        "/v1/chat/completions;a",
+        "/v1/chat/completions%3Ba",
+        "/v1/chat/completions%3Fa",
+        "/v1/chat/completions%23a",
+        "/v1/chat/completion%73",
+        "/v1/%63hat/completions",
+        "/v1/completions/x",
+        "/v1/messages/Count_tokens",
+        "/p/openai/v1/chat/%63ompletions",
+        "/p/azure/openai/deployments/gpt-4o/chat/Completions",
+        "/p/azure/openai/deployments/chat/embeddings/x",
+        "/gemini/v1beta/models/gemini-2.5-pro:generate%43ontent",
+        "/gemini/v1beta/models/gemini-2.5-pro%3AgenerateContent",
+        "/gemini/v1beta/models/gemini-2.5-pro%3agenerateContent",
+        "/gemini/v1beta/model%73/gemini-2.5-pro:generateContent",
+        "/p/gemini/v1beta/models/gemini-2.5-pro%3AgenerateContent",
     ],
 )
 def test_what_is_not_in_the_table_leads_nowhere(path: str) -> None:
     assert route.find(path.encode("latin-1"), []) is None
+
+
+PLAIN = string.ascii_letters + string.digits + "-._~"
+
+
+@given(st.text(PLAIN, min_size=1, max_size=20), st.data())
+def test_a_word_is_written_in_one_way(word: str, data: st.DataObject) -> None:
+    """Else a path could lead where no limit on tokens knows it."""
+    at = data.draw(st.integers(0, len(word) - 1))
+    spelled = f"%{ord(word[at]):02x}"
+    if data.draw(st.booleans()):
+        spelled = spelled.upper()
+
+    assert route.is_plain(f"/v1/models/{word}") is (word not in {".", ".."})
+    assert not route.is_plain(f"/v1/models/{word[:at]}{spelled}{word[at + 1 :]}")
+
+
+@given(st.text("ab:@!$&'()*+,= <>[]{}|^`\"äü", min_size=1, max_size=20))
+def test_what_has_to_be_escaped_may_be(name: str) -> None:
+    path = f"/models/{urllib.parse.quote(name, safe='')}"
+    found = route.find(f"/v1{path}".encode(), [])
+
+    assert found is not None
+    assert path == found.path
+
+
+def test_a_colon_that_is_escaped_is_no_verb_of_googles() -> None:
+    path = b"/p/mine/v1/models/m%3AgenerateContent"
+
+    assert route.find(path, GOOGLE) is None
+    assert route.find(b"/p/mine/v1/models/ft%3Agpt-4o", []) is not None
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1/chat/completions/chatcmpl-1",
+        "/v1/chat/completions/chatcmpl-1/messages",
+        "/v1/chat/deferred-completion/1",
+        "/p/mistral/v1/chat/moderations",
+        "/v1/messages/count_tokens",
+        "/v1/messages/batches/msgbatch_1/results",
+        "/p/azure/openai/deployments/chat/chat/completions",
+        "/p/azure/openai/deployments/messages/completions",
+        "/p/cohere/v2/chat",
+        "/p/cohere/v1/chat",
+        "/p/cohere/v2/rerank",
+        "/v1/completions/",
+    ],
+)
+def test_what_providers_have_below_a_word_is_in_the_table(path: str) -> None:
+    assert route.find(path.encode(), []) is not None
 
 
 @given(st.text(string.printable, max_size=60))

@@ -86,11 +86,30 @@ TAKES_FILES = frozenset(
 )
 # Of those, whose forms say more than a file: what they refer to, or how many to make.
 READS_FORMS = frozenset(["containers", "images", "videos"])
-# What a path may hold: RFC 3986's pchar without what could be read in two ways.
+# What a path may hold: RFC 3986's pchar without what could be read in two ways. Some
+# servers take what follows a semicolon for no part of the path.
 _PATH = re.compile(
-    r"(?:/(?:[A-Za-z0-9._~!$&'()*+,;=:@\-]|%[0-9A-Fa-f]{2})+)+/?", re.ASCII
+    r"(?:/(?:[A-Za-z0-9._~!$&'()*+,=:@\-]|%[0-9A-Fa-f]{2})+)+/?", re.ASCII
 )
-_DECEIVING = re.compile(r"%(?:2[eEfF5]|5[cC]|[01][0-9A-Fa-f]|7[fF])", re.ASCII)
+# Escapes of what separates or ends something (# % ? / ; and the backslash), of controls,
+# and of what nobody has to escape: so that a word is written in one way.
+_DECEIVING = re.compile(
+    r"%(?:[01].|2[35dDeEfF]|3[0-9bBfF]|[46][1-9a-fA-F]|[57][0-9aA]|5[cCfF]|7[eEfF])",
+    re.ASCII,
+)
+# What stands after these words is known as well: there are servers to which capitals and
+# small letters are the same, and our limits on tokens go by the path.
+_AFTER = {
+    "chat": re.compile(
+        r"/completions(?:/[^/]+(?:/messages)?)?|/deferred-completion/[^/]+"
+        r"|/moderations|/classifications"
+    ),
+    "messages": re.compile(r"(?:/count_tokens|/batches(?:/[^/]+(?:/[a-z]+)?)?)?"),
+    **dict.fromkeys(
+        ["complete", "completions", "embeddings", "moderations", "rerank"],
+        re.compile(""),
+    ),
+}
 _PREFIX = re.compile(r"/p/([A-Za-z0-9._\-]+)(/.+)", re.ASCII)
 _GOOGLE = re.compile(
     r"/gemini(?P<upload>/upload)?/(?P<version>v1(?:beta|alpha)?)(?P<rest>/.+)"
@@ -105,6 +124,7 @@ _VERB = re.compile(
 )
 _MODEL = re.compile(r"/(?:models|tunedModels|deployments)/([^/:]{1,256})")
 _LONGEST = 2048
+_COLON = "%3a"  # what follows one is done, at Google; elsewhere it is part of a name
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -137,10 +157,12 @@ class _Shared(NamedTuple):
     path: str
     provider: str = ""
 
-    def told(self, headers: list[tuple[bytes, bytes]]) -> Route:
+    def told(self, headers: list[tuple[bytes, bytes]]) -> Route | None:
         if _has(headers, _ANTHROPICS):
             return Route(Dialect.ANTHROPIC, self.path, self.provider)
         if self.provider and _has(headers, _GOOGLES):
+            if _COLON in self.path.lower():
+                return None
             return Route(Dialect.GEMINI, self.path, self.provider, is_native=True)
         return Route(Dialect.OPENAI, self.path.removeprefix("/v1"), self.provider)
 
@@ -154,9 +176,13 @@ def find(raw_path: bytes, headers: list[tuple[bytes, bytes]]) -> Route | None:
 @functools.lru_cache(maxsize=1024)  # most calls ask for a few paths
 def _find(raw_path: bytes) -> Route | _Shared | None:
     path = raw_path.decode("latin-1")
-    if not is_plain(path):
-        return None
-    path = path.rstrip("/")
+    found = _leading(path.rstrip("/")) if is_plain(path) else None
+    if isinstance(found, Route) and found.dialect is not Dialect.COHERE:
+        return found if _is_known(found.path, found.family) else None
+    return found
+
+
+def _leading(path: str) -> Route | _Shared | None:
     if path.startswith("/v1/"):
         return _of_v1(path.removeprefix("/v1"))
     if path.startswith("/anthropic/v1/"):
@@ -184,6 +210,16 @@ def guessed(raw_path: bytes, headers: list[tuple[bytes, bytes]]) -> Dialect:
     return Dialect.OPENAI
 
 
+def _is_known(path: str, family: str) -> bool:
+    """Say whether a family has a path that ends so."""
+    after = _AFTER.get(family)
+    if after is None:
+        return True
+    words = path.split("/")
+    at = 3 if words[1] == "deployments" else words.index(family)
+    return after.fullmatch("/".join(["", *words[at + 1 :]])) is not None
+
+
 def _of_v1(rest: str) -> Route | _Shared | None:
     family = rest.split("/")[1]
     if family in _SHARED:
@@ -204,7 +240,7 @@ def _in(families: frozenset[str], dialect: Dialect, path: str) -> Route | None:
 
 def _of_gemini(path: str) -> Route | None:
     match = _GOOGLE.fullmatch(path)
-    if match is None:
+    if match is None or _COLON in path.lower():
         return None
     version, rest = match["version"], match["rest"]
     if rest.startswith("/openai/") and not match["upload"]:
