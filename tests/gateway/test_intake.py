@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import time
+from typing import Any
+
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ratekeeper.gateway.intake import Crowded, Held
+from ratekeeper.gateway import intake
+from ratekeeper.gateway.intake import MOST_VALUES, Crowded, Held, TooManyValues
 
 
 def test_one_body_may_fill_all_the_room() -> None:
@@ -58,3 +63,64 @@ def test_whatever_comes_the_bound_holds_and_all_of_it_comes_back(
 
     assert 0 == held.bytes
     held.take(most, "a")
+
+
+SIZE = 4 * 1024 * 1024
+
+
+@pytest.mark.parametrize(
+    "value", [b"{}", b"[]", b'{"a":0}', b'""', b"0", b'{"a":[[]]}']
+)
+@pytest.mark.parametrize("before", [b"", rb'"\u0061": "\\",'])
+def test_a_body_of_many_small_values_is_not_taken_in(
+    value: bytes, before: bytes
+) -> None:
+    """Each would weigh many times its bytes, and be looked at before any limit is."""
+    body = b"{%b" % before + b'"messages":[' + (value + b",") * (SIZE // len(value))
+    begin = time.process_time()
+    with pytest.raises(TooManyValues):
+        intake.decoded(body + b"0]}")
+
+    assert 0.5 > time.process_time() - begin
+
+
+def test_many_small_values_of_utf_16_are_not_taken_in() -> None:
+    body = '{"messages":[' + "{}," * (SIZE // 8) + "0]}"
+    with pytest.raises(TooManyValues):
+        intake.decoded(body.encode("utf-16-le"))
+
+
+@pytest.mark.parametrize(
+    "text", [b"a,b,", rb"{[\n,", rb"\",\"", rb"\\,{}", rb"\\\",[]", b"{},[]"]
+)
+def test_what_stands_in_a_text_is_no_value(text: bytes) -> None:
+    body = b'{"m":"' + text * (SIZE // len(text)) + b'"}'
+
+    assert json.loads(body) == intake.decoded(body)
+
+
+def test_as_many_tokens_as_any_provider_embeds_are_taken_in() -> None:
+    body = json.dumps({"input": list(range(300_000))}).encode()
+
+    assert intake.decoded(body) is not None
+
+
+MANY = b"[" + b"0," * MOST_VALUES + b"0]"
+JSONS = st.recursive(
+    st.none() | st.integers() | st.text('a,{}[]"\\'),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text('a,{}[]"\\'), inner),
+)
+
+
+@settings(max_examples=30)  # of a megabyte each
+@given(JSONS)
+def test_values_are_counted_as_they_are(value: Any) -> None:
+    def weight(one: Any) -> int:
+        if not isinstance(one, list | dict):
+            return 0
+        inner = one.values() if isinstance(one, dict) else one
+        return 3 + max(0, len(one) - 1) + sum(map(weight, inner))
+
+    body = b"[%b,%b]" % (json.dumps(value).encode(), MANY)
+
+    assert 3 + weight(value) + 1 + intake.weight(MANY) == intake.weight(body)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import itertools
 import json
 import re
-import string
 import urllib.parse
 from typing import TYPE_CHECKING
 
@@ -71,11 +70,8 @@ _MEMBER_OR_ID = re.compile(rf'"(?:{_REFERENCES}|id)"'.encode() + _VALUE)
 _ITEM = re.compile(rb'"([^"\\]*(?:\\.[^"\\]*)*)(?:"|\\?\Z)|\]', re.DOTALL)
 # A letter of a member's name may be written by its number; of values JSON sees to it.
 _ESCAPED_LETTER = re.compile(rb"\\u00[4-7]")
-_LETTERS = {
-    number: letter.encode()
-    for letter in string.ascii_letters + "_"
-    for number in (b"\\u%04x" % ord(letter), b"\\u%04X" % ord(letter))
-}
+# What escapes could put into the way of whoever looks for marks.
+_MARKS = (rb"\u0022", rb"\u005c", rb"\u005C", rb"\U")
 _WORD = re.compile("[a-z_]+")  # of a path: what is done, not to what
 
 # A string to its end, or to where it breaks off.
@@ -209,8 +205,7 @@ def _in_body(body: bytes) -> Iterator[str]:
     if b"\0" in body[:4]:  # JSON may be read in UTF-16 as well
         body = body.decode(json.detect_encoding(body), "replace").encode()
     if b"\\u00" in body and _ESCAPED_LETTER.search(body):
-        for number, letter in _LETTERS.items():
-            body = body.replace(number, letter)
+        body = _unescaped(body)
     lower = body.lower()
     if not any(part in lower for part in _PARTS):
         return
@@ -227,6 +222,24 @@ def _in_body(body: bytes) -> Iterator[str]:
             yield _text(item[1])
             if not is_list:
                 break
+
+
+def _unescaped(body: bytes) -> bytes:
+    """Write what JSON escapes by number as it is, but for quotes and backslashes.
+
+    Python knows the same escapes, and reads them in one pass. Characters that stand
+    there themselves are escaped for it first; where two stand for one, they become it.
+    """
+    for mark in _MARKS:
+        body = body.replace(mark, b"_" * len(mark))  # no id has any
+    if not body.isascii():
+        body = body.decode("utf-8", "replace").encode("raw_unicode_escape")
+    text = body.decode("raw_unicode_escape", "replace")
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        pairs = text.encode("utf-16", "surrogatepass")
+        return pairs.decode("utf-16", "replace").encode()
 
 
 def _text(raw: bytes) -> str:

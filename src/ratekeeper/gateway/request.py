@@ -179,6 +179,12 @@ class Request:
             raise Refused(
                 Fault.BAD_REQUEST, "a name stands twice in an object of the request"
             ) from None
+        except intake.TooManyValues:
+            raise Refused(
+                Fault.BAD_REQUEST,
+                f"the request holds more than {intake.MOST_VALUES:,} values, objects "
+                "and lists counted four times: send several",
+            ) from None
         self.model = shapes.model_of(self.said or {})
 
     def too_large(self) -> Refused:
