@@ -62,6 +62,18 @@ def test_json_tells_the_same(
     assert ((0, 1) if ok else (2, 0)) == (len(said["mistakes"]), len(said["accounts"]))
 
 
+def test_lists_that_show_more_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = _file(tmp_path, GOOD + "unowned: shown\n")
+    run(["check-config", path])
+    said = capsys.readouterr().out.splitlines()
+    run(["check-config", "--json", path])
+
+    assert "lists show everyone what was not made through the gateway" == said[-1]
+    assert "shown" == json.loads(capsys.readouterr().out)["unowned"]
+
+
 def test_a_file_that_is_not_there_exits_with_2(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -62,6 +62,7 @@ MALFORMED = [
     ("store: redis://host", "1: store: store 'redis': expected sqlite:///path"),
     ("auth: non", "expected client_keys or none (did you mean 'none'?)"),
     ("auth: []", "1: auth: expected client_keys or none, not"),
+    ("unowned: hiden", "expected hidden or shown (did you mean 'hidden'?)"),
     ("max_body: 32MeB", "1: max_body: '32MeB': 'MeB': expected B, kB, MB"),
     ("max_wait: 20x", "1: max_wait: '20x': 'x': expected ms, s, m, h or days"),
     ("drain: 10", "1: drain: expected a duration such as 20s, not 10"),

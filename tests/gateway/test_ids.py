@@ -100,6 +100,7 @@ def test_what_is_a_list(dialect: Dialect, path: str, *, is_list: bool) -> None:
         ({"data": [{"id": "other"}], "tools": {"id": "other"}}, []),
         ({"metadata": {"id": "other", "file": {"name": "other"}}, "id": "me"}, ["me"]),
         ([{"id": "other"}], []),
+        ({"file": {"id": {"x": "other"}}, "output_file_id": "other"}, []),
     ],
 )
 def test_an_answer_names_what_it_made(answer: object, names: list[str]) -> None:
@@ -157,6 +158,39 @@ def test_what_is_not_in_the_head_is_not_looked_for() -> None:
     assert [] == sight.feed(b'"id": "late"}')
 
 
+@given(st.lists(st.integers(1, 30), max_size=9))
+def test_what_a_tool_made_is_seen_anywhere_however_it_is_cut(sizes: list[int]) -> None:
+    said = {"id": "resp_1", "output": ["x" * 99, {"container_id": "cntr_1"}]}
+    data = json.dumps(said).encode()
+    sight = ids.sight(RESPONSES, "POST", {}, ["resp_0"], is_own=False)
+    assert sight is not None
+    names = []
+    for size in sizes:
+        names += sight.feed(data[:size])
+        data = data[size:]
+
+    assert ["resp_1", "cntr_1"] == names + sight.feed(data)
+
+
+def test_what_a_model_writes_names_nothing() -> None:
+    text = json.dumps({"container_id": "cntr_1"})
+    sight = ids.sight(RESPONSES, "POST", {}, [], is_own=False)
+    assert sight is not None
+
+    assert ["resp_1"] == sight.feed(json.dumps({"id": "resp_1", "x": text}).encode())
+
+
+@pytest.mark.parametrize(
+    ("tools", "looks"),
+    [([], False), ([{"name": "f"}], False), ([{"type": "web_search_1"}], True)],
+)
+def test_a_plain_message_is_not_looked_at(tools: list[object], *, looks: bool) -> None:
+    route = Route(Dialect.ANTHROPIC, "/v1/messages")
+    sight = ids.sight(route, "POST", {"tools": tools}, [], is_own=False)
+
+    assert looks == (sight is not None)
+
+
 def test_naming_what_was_there_gives_it_to_nobody() -> None:
     sight = ids.Sight(["file-1"])
 
@@ -170,6 +204,8 @@ def test_naming_what_was_there_gives_it_to_nobody() -> None:
         ("/files/file%2D1", ["file-1"]),
         ("/fine_tuning/jobs/ftjob-1/cancel", ["ftjob-1"]),
         ("/threads/th1/runs/run1/steps", ["th1", "run1"]),
+        ("/models/ft:gpt-4o:org::x1", ["ft:gpt-4o:org::x1"]),
+        ("/files/file-1:x", ["file-1", "file-1:x"]),
         ("/chat/completions", []),
         ("/responses/input_tokens", []),
     ],

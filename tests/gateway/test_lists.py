@@ -34,10 +34,11 @@ def one() -> Iterator[Shelf]:
 
 
 @contextlib.contextmanager
-def _gate(folder: Path, it: Shelf, *limits: str) -> Iterator[Gate]:
+def _gate(folder: Path, it: Shelf, *limits: str, **said: Any) -> Iterator[Gate]:
     keys = [client_key(team="a", limits=["60 rpm"]), client_key("other", OTHER)]
+    said = {"client_keys": keys, "teams": {"a": {}}, **said}
     providers = {"openai": account(it.url, *limits)}
-    with gate(gates.config(folder, providers, keys, teams={"a": {}})) as running:
+    with gate(gates.config(folder, providers, **said)) as running:
         yield running
 
 
@@ -49,11 +50,68 @@ def _ids(client: httpx2.Client, path: str = "/v1/batches") -> list[str]:
     return [one["id"] for one in client.get(path).json()["data"]]
 
 
-def test_a_list_shows_what_is_its_callers_and_what_nobody_made_here(
+def test_a_list_shows_what_is_its_callers(tmp_path: Path, one: Shelf) -> None:
+    one.make("batches", b"")
+    with _gate(tmp_path, one) as it, it.client() as mine, it.client(OTHER) as theirs:
+        made = [(_batch(mine), _batch(theirs)) for _ in range(3)]
+        page = mine.get("/v1/batches").json()
+        seen = _ids(mine), _ids(theirs)
+
+    assert [name for name, _ in made] == seen[0]
+    assert [name for _, name in made] == seen[1]
+    assert (made[0][0], made[-1][0]) == (page["first_id"], page["last_id"])
+    assert 1.5 == page["data"][0]["size"]
+
+
+def test_of_several_owners_nobody_sees_what_nobody_made_here(
+    tmp_path: Path, one: Shelf
+) -> None:
+    """It may be any team's: a provider makes some of them itself."""
+    one.make("batches", b"")
+    with _gate(tmp_path, one) as it, it.client() as client:
+        seen = _ids(client)
+
+    assert [] == seen
+
+
+@pytest.mark.parametrize(
+    "terms",
+    [
+        {"client_keys": [client_key()]},
+        {"client_keys": [client_key(team="a"), client_key("mate", OTHER, team="a")]},
+        {"client_keys": [], "auth": "none"},
+    ],
+)
+def test_an_owner_without_others_sees_all(
+    tmp_path: Path, one: Shelf, terms: dict[str, Any]
+) -> None:
+    before = one.make("batches", b"")
+    with _gate(tmp_path, one, **terms) as it, it.client() as client:
+        made = _batch(client)
+        one.raw = json.dumps({"data": [{"id": before}, {"id": made}, {}]}).encode()
+        seen = client.get("/v1/batches").json()["data"]
+
+    assert [{"id": before}, {"id": made}, {}] == seen
+
+
+def test_what_has_no_id_and_what_is_everybodys(tmp_path: Path, one: Shelf) -> None:
+    with _gate(tmp_path, one) as it, it.client() as client:
+        items = [{"id": "skill_1"}, {"id": "pdf"}, {"title": "secret"}, "x"]
+        one.raw = json.dumps({"data": items}).encode()
+        seen = client.get("/v1/batches").json()["data"]
+
+    assert [{"id": "pdf"}, "x"] == seen
+
+
+def test_unowned_things_are_shown_where_the_operator_says_so(
     tmp_path: Path, one: Shelf
 ) -> None:
     before = one.make("batches", b"")
-    with _gate(tmp_path, one) as it, it.client() as mine, it.client(OTHER) as theirs:
+    with (
+        _gate(tmp_path, one, unowned="shown") as it,
+        it.client() as mine,
+        it.client(OTHER) as theirs,
+    ):
         made = [(_batch(mine), _batch(theirs)) for _ in range(3)]
         page = mine.get("/v1/batches").json()
         seen = _ids(mine), _ids(theirs)

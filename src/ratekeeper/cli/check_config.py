@@ -80,6 +80,7 @@ def _facts(config: Config | None, mistakes: list[Mistake]) -> dict[str, Any]:
             {"name": key.name, "team": key.team or None, "expires": key.expires or None}
             for key in config.client_keys
         ],
+        "unowned": None if config is None else config.unowned,
     }  # fmt: skip
 
 
@@ -119,6 +120,8 @@ def _lines(config: Config) -> Iterator[str]:
         only = f"; only {' '.join(key.allow_models)}" if key.allow_models else ""
         terms = only + _terms(key)
         yield f"client key {key.name}: {_said(key.limits)}{of}{until}{terms}"
+    if config.unowned == "shown":
+        yield "lists show everyone what was not made through the gateway"
 
 
 def _terms(said: Team | ClientKey) -> str:

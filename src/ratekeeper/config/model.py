@@ -95,6 +95,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     listen: str = "127.0.0.1:8080"
     store: str = "sqlite:///ratekeeper.db"
     auth: Literal["client_keys", "none"] = "client_keys"
+    unowned: Literal["hidden", "shown"] = "hidden"  # in lists that several owners see
     max_body: str = "32MiB"  # of one request
     max_held: str = "256MiB"  # of all requests that wait
     max_wait: str = "20s"  # in line, where neither key nor team says

@@ -35,7 +35,9 @@ from ratekeeper.gateway.trial import Trial
 from ratekeeper.providers.facts import Kind
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
+
+    import msgspec
 
     from ratekeeper.client.pool import Answer
     from ratekeeper.gateway.app import Gateway
@@ -81,7 +83,6 @@ class Call(Choice):
         self.first_byte_us: int | None = None
         self.trial: Trial | None = None  # the attempt under way, or the last one
         self.refused: Refused | None = None
-        self.sight: ids.Sight | None = None  # where its answer may name what it made
 
     async def run(self) -> None:
         """Answer it, whatever happens."""
@@ -186,8 +187,6 @@ class Call(Choice):
                 return await self._failed(answer, found, trial, tried)
             account.succeeded(self.gateway.now_us())
             self.gateway.budget.succeeded()
-            if self.makes:
-                self.sight = ids.Sight(self.refers_to)
             self.body.let_go()  # it will not be sent again
             if await relay.relay(self, answer, trial):
                 self.home = account  # the next page of the same list
@@ -363,6 +362,14 @@ class Call(Choice):
         """Look at a part of a good answer for what it has made, before it is passed on."""
         if self.sight is not None:
             for name in self.sight.feed(part):
+                self._made(name)
+
+    def see_own(self, items: Iterable[msgspec.Raw]) -> None:
+        """Look at what a list holds of its caller's for what has come of it."""
+        assert self.lists is not None
+        for item in items:
+            sight = ids.sight(self.lists, self.method, {}, (), is_own=True)
+            for name in () if sight is None else sight.feed(bytes(item)):
                 self._made(name)
 
     def lead_here(

@@ -91,6 +91,12 @@ def home_of(
     return None if common is None else max(common, key=common.__getitem__)
 
 
+def is_owned(found: tuple[Home, ...], owner: str, provider: str) -> bool | None:
+    """Say whether an id at a provider is an owner's, None where nobody knows whose."""
+    there = [one.owner == owner for one in found if one.provider == provider]
+    return any(there) if there else None
+
+
 class Homes:
     """All homes of one file; it belongs to one event loop."""
 

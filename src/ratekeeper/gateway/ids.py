@@ -49,6 +49,7 @@ _HOLD_IDS = frozenset(
     ]
 )
 _MAKING = frozenset(["POST", "PUT"])
+_HAVE_RESULTS = frozenset(["batches", "fine_tuning"])
 # Gemini's answers name what was made in these ways of calling a model.
 _VERBS = (":batchGenerateContent", ":asyncBatchEmbedContent", ":predictLongRunning")
 
@@ -81,12 +82,43 @@ _NAMING = frozenset(
         ("id",),
         ("name",),
         ("thread_id",),
+        ("file", "id"),
         ("file", "name"),
         ("response", "id"),
         ("interaction", "id"),
     ]
 )
-_DEEPEST = max(map(len, _NAMING))
+# What comes of a thing and is as much its owner's.
+_RESULTS = frozenset(
+    [
+        ("output_file_id",),
+        ("error_file_id",),
+        ("result_files[]",),
+        ("fine_tuned_model",),
+    ]
+)
+_DEEPEST = max(map(len, _NAMING | _RESULTS))
+
+# What a model's tools and long operations make stands anywhere in an answer. Their ids
+# are told by how they begin, for models write JSON as well.
+_AT_MOST = 1000  # bytes of one match
+_CONTAINER = re.compile(
+    rb'"container_id"\s{0,8}:\s{0,8}"(cntr_[\w\-]{1,200})"', re.ASCII
+)
+_EXECUTED = re.compile(
+    rb'"id"\s{0,8}:\s{0,8}"(container_[\w\-]{1,200})"'
+    rb'|"file_id"\s{0,8}:\s{0,8}"(file_[\w\-]{1,200})"'
+    rb'[^{}]{0,200}?"type"\s{0,8}:\s{0,8}"[a-z_]{0,40}code_execution_output"'
+    rb'|"type"\s{0,8}:\s{0,8}"[a-z_]{0,40}code_execution_output"'
+    rb'[^{}]{0,200}?"file_id"\s{0,8}:\s{0,8}"(file_[\w\-]{1,200})"',
+    re.ASCII,
+)
+_GENERATED = re.compile(
+    rb'"(?:responsesFile|uri)"\s{0,8}:\s{0,8}"'
+    rb"(?:https://generativelanguage\.googleapis\.com/(?:download/)?v1[a-z]{0,9}/)?"
+    rb"(files/[a-z0-9\-]{1,200})",
+    re.ASCII,
+)
 
 
 def makes(route: Route, method: str, said: Mapping[str, object]) -> bool:
@@ -118,28 +150,94 @@ def lists(route: Route, method: str) -> bool:
 
 
 class Sight:
-    """Looks for ids in the first bytes of an answer, as they come."""
+    """Looks for ids in an answer, as it comes: in its first bytes, and anywhere."""
 
-    __slots__ = ("_head", "_is_over", "_known")
+    __slots__ = ("_anywhere", "_head", "_known", "_members", "_tail")
 
-    def __init__(self, known: Iterable[str]) -> None:
+    def __init__(
+        self,
+        known: Iterable[str],
+        members: frozenset[tuple[str, ...]] = _NAMING,
+        anywhere: re.Pattern[bytes] | None = None,
+    ) -> None:
         self._head = b""
-        self._is_over = False
+        self._tail = b""
         self._known = set(known)  # what was there before: nobody gets it by naming it
+        self._members = members  # none once they have all been seen
+        self._anywhere = anywhere
 
     def feed(self, part: bytes) -> list[str]:
         """Return the ids that came in sight with a part."""
-        if self._is_over:
-            return []
-        self._head = (self._head + part)[:HEAD]
-        made, is_whole = made_in(self._head)
-        self._is_over = is_whole or len(self._head) == HEAD
-        names = [name for name in made if name not in self._known]
+        made: list[str] = []
+        if self._members:
+            self._head = (self._head + part)[:HEAD]
+            made, is_whole = made_in(self._head, self._members)
+            if is_whole or len(self._head) == HEAD:
+                self._members = frozenset()
+        if self._anywhere is not None:
+            text = self._tail + part
+            self._tail = text[-_AT_MOST:]
+            for match in self._anywhere.finditer(text):
+                made.append(match[match.lastindex or 0].decode())
+        names = [name for name in dict.fromkeys(made) if name not in self._known]
         self._known.update(names)
         return names
 
 
-def made_in(head: bytes) -> tuple[list[str], bool]:
+def is_word(name: str) -> bool:
+    """Say whether a name is no id that was made: Anthropic's own skills are `pdf`."""
+    return _WORD.fullmatch(name) is not None
+
+
+def sight(
+    route: Route,
+    method: str,
+    said: Mapping[str, object],
+    known: Iterable[str],
+    *,
+    is_own: bool,
+) -> Sight | None:
+    """Return what looks for ids in the answer of a call, None where it names no new ones.
+
+    `is_own` says that the call is about what is its caller's already.
+    """
+    members = _NAMING if makes(route, method, said) else frozenset()
+    if is_own and route.family in _HAVE_RESULTS:
+        members |= _RESULTS
+    anywhere = _anywhere(route, said) if is_own or method == "POST" else None
+    if not members and anywhere is None:
+        return None
+    return Sight(known, members, anywhere)
+
+
+def _anywhere(route: Route, said: Mapping[str, object]) -> re.Pattern[bytes] | None:
+    """Return how ids look that may stand anywhere in the answer of a call."""
+    if route.dialect is Dialect.OPENAI and route.family == "responses":
+        return _CONTAINER
+    if route.dialect is Dialect.ANTHROPIC and route.family == "messages":
+        is_batch = "/batches" in route.path
+        return _EXECUTED if is_batch or _executes(said) else None
+    if route.dialect is Dialect.GEMINI:
+        is_long = route.family == "batches" or "/operations/" in route.path
+        return _GENERATED if is_long else None
+    return None
+
+
+def _executes(said: Mapping[str, object]) -> bool:
+    """Say whether a call has tools of the provider's own, which may run code."""
+    tools = said.get("tools")
+    return "container" in said or (
+        isinstance(tools, list)
+        and any(
+            isinstance(tool, dict) and tool.get("type", "custom") != "custom"
+            for tool in tools
+        )
+    )
+
+
+def made_in(
+    head: bytes, members: frozenset[tuple[str, ...]] = _NAMING
+) -> tuple[list[str], bool]:
     """Return the ids that the first bytes of an answer name, and whether that is all.
 
     The answer is JSON, or a stream of it, whose first event alone is looked at.
@@ -152,7 +250,8 @@ def made_in(head: bytes) -> tuple[list[str], bool]:
     for token in _TOKEN.finditer(head):
         mark = token[0]
         if mark in {b"{", b"["}:
-            path.append(name if mark == b"{" else None)
+            is_list = name is not None and mark == b"["
+            path.append(f"{name}[]" if is_list else name)
             name = None
         elif mark in {b"}", b"]"}:
             name = None
@@ -162,11 +261,20 @@ def made_in(head: bytes) -> tuple[list[str], bool]:
                 return found, True
         elif token[2]:
             name = _text(token[1]) if len(path) <= _DEEPEST else None
-        elif name is not None and mark.endswith(b'"') and len(mark) > len(token[1]) + 1:
-            if (*path[1:], name) in _NAMING and (text := normal(_text(token[1]))):
+        elif mark.endswith(b'"') and len(mark) > len(token[1]) + 1:
+            here = _here(path, name)
+            if here in members and (text := normal(_text(token[1]))):
                 found.append(text)
             name = None
     return found, False
+
+
+def _here(path: list[str | None], name: str | None) -> tuple[str | None, ...]:
+    """Return where in its document a string stands: under a name, or in a list."""
+    if name is not None:
+        return (*path[1:], name)
+    is_item = bool(path) and path[-1] is not None and path[-1].endswith("[]")
+    return tuple(path[1:]) if is_item else ()
 
 
 class TooMany(Exception):
@@ -190,14 +298,16 @@ def _in_path(route: Route) -> Iterator[str]:
     if is_google and "/models/" in route.path and "/operations/" not in route.path:
         return
     family = route.family.partition(":")[0]
-    parts = urllib.parse.unquote(route.path).split("/")
-    parts = [part.partition(":")[0] for part in parts]
+    whole = urllib.parse.unquote(route.path).split("/")
+    parts = [part.partition(":")[0] for part in whole]
     at = parts.index(family) if family in parts else len(parts)
     for before, part in itertools.pairwise(parts[at:]):
         if is_google:
             yield from (part, f"{before}/{part}")
-        elif _WORD.fullmatch(part) is None:
+        elif not is_word(part):
             yield part
+    if not is_google:  # a colon begins what is done with a thing of Google's
+        yield from (part for part in whole[at:] if ":" in part)
 
 
 def _in_body(body: bytes) -> Iterator[str]:

@@ -17,7 +17,7 @@ from ratekeeper.config import times
 from ratekeeper.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from ratekeeper.config import model
 
@@ -108,6 +108,9 @@ class KeyBook:
                 "out of the config, or revoke it and give the other a new name"
             )
         return cls(hasher, [*records, *stored])
+
+    def __iter__(self) -> Iterator[KeyRecord]:
+        return iter(self._records.values())
 
     def find(self, secret: str) -> KeyRecord | None:
         """Return the key of a secret, None where nobody has it."""

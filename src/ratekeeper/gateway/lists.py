@@ -38,7 +38,7 @@ class Page:
                 for one in msgspec.json.decode(raw, type=list[msgspec.Raw])
             ]
             for member, raw in self._members.items()
-            if bytes(memoryview(raw)[:1]) == b"["
+            if _begins(raw, b"[")
         }
         self._all = [name for items in self._items.values() for name, _ in items]
         self.is_bare = False  # nothing is left of what it held
@@ -48,10 +48,24 @@ class Page:
         """The ids of what it lists."""
         return [name for name in self._all if name]
 
-    def drop(self, foreign: Collection[str]) -> None:
-        """Take out what is another owner's."""
+    def of(self, names: Collection[str]) -> list[msgspec.Raw]:
+        """Return the items that have some ids."""
+        return [
+            raw
+            for items in self._items.values()
+            for name, raw in items
+            if name in names
+        ]
+
+    def drop(self, hidden: Collection[str], *, nameless: bool = False) -> None:
+        """Take out what its caller is not to see; `nameless`, objects without an id."""
         for member, items in self._items.items():
-            kept = [item for item in items if item[0] not in foreign]
+            kept = [
+                (name, raw)
+                for name, raw in items
+                if name not in hidden
+                and (name or not (nameless and _begins(raw, b"{")))
+            ]
             if len(kept) < len(items):
                 self._members[member] = _raw([raw for _, raw in kept])
                 self._items[member] = kept
@@ -99,6 +113,10 @@ def _name_of(raw: msgspec.Raw) -> str:
         return ""
     name = item.id if isinstance(item.id, str) else item.name
     return normal(name) if isinstance(name, str) else ""
+
+
+def _begins(raw: msgspec.Raw, mark: bytes) -> bool:
+    return bytes(memoryview(raw)[:1]) == mark
 
 
 def _raw(value: object) -> msgspec.Raw:

@@ -36,7 +36,7 @@ _MOST_WHOLE = 256 * 1024  # bytes of an answer that is read before its head is s
 async def relay(call: Call, answer: Answer, trial: Trial) -> bool:
     """Pass a good answer on and settle by it; True: call for the next page instead."""
     trial.answered(answer.fields)
-    if call.lists:
+    if call.lists is not None:
         return await _listed(call, answer, trial)
     length = answer.length
     if length is not None and length <= _MOST_WHOLE:
@@ -56,7 +56,9 @@ async def _listed(call: Call, answer: Answer, trial: Trial) -> bool:
         )
     try:
         page = Page(body)
-        page.drop(await call.foreign(page.names, trial.account.upstream))
+        own, hidden = await call.told_apart(page.names, trial.account.upstream)
+        call.see_own(page.of(own))
+        page.drop(hidden, nameless=call.gateway.roster.hides_unowned)
         query = page.next_query(call.query, call.dialect) if page.is_bare else None
     except msgspec.DecodeError as error:
         raise Refused(Fault.UNREACHABLE, "the provider's list is no JSON") from error

@@ -76,8 +76,8 @@ class Request:
         self.model = ""  # that it asks for
         self.streamed = False  # whether its body passes as it comes: sent once
         self.secret: str | None = None  # its client key
-        self.makes = False  # whether its answer may name an id that is new
-        self.lists = False  # whether its answer may list ids of others
+        self.sight: ids.Sight | None = None  # where its answer may name new ids
+        self.lists: Route | None = None  # whose answer lists what any caller made
         self.refers_to: list[str] = []  # ids, which may live in one account
         self.home: Account | None = None  # the account in which they do
 
@@ -244,9 +244,30 @@ class Request:
 
         Raises `Refused` for what is another owner's, exactly as for what is not there.
         """
-        self.makes = ids.makes(found, self.method, self.said or {})
-        if self.gateway.homes.is_empty and not self.makes:  # as where all just chat
+        name, said = None, self.said or {}
+        is_closed = self.gateway.roster.hides_unowned
+        # As where all just chat, or one has all to itself.
+        if not self.gateway.homes.is_empty or ids.makes(found, self.method, said):
+            self._refer(found)
+            name = self._where(found)
+        if (is_closed or not self.gateway.homes.is_empty) and ids.lists(
+            found, self.method
+        ):
+            self.lists = found
+        self.sight = ids.sight(
+            found, self.method, said, self.refers_to, is_own=name is not None
+        )
+        if name is None:
             return targets
+        home = self.gateway.roster.upstreams[name.partition("/")[0]]
+        self.home = next((one for one in home.accounts if one.name == name), None)
+        if self.home is None:  # the config knows it no more, or by another name
+            return targets
+        there = [one for one in targets if one.upstream is home]
+        return there or [Target(home, self.model)]
+
+    def _refer(self, found: Route) -> None:
+        """Find what the request refers to."""
         try:
             said = intake.as_json(self.fields) if self.fields else self.body.data
             self.refers_to = ids.referred(found, said)
@@ -254,13 +275,15 @@ class Request:
             raise Refused(
                 Fault.BAD_REQUEST, f"the request refers to more than {ids.MOST:,} ids"
             ) from None
-        self.lists = ids.lists(found, self.method)
         if uploads.begins(self.raw_path):
             self.refers_to += uploads.ids_in(self.query)
-        if not self.refers_to:
-            return targets
+
+    def _where(self, found: Route) -> str | None:
+        """Return the account in which lives what the request refers to."""
         assert self.caller is not None
-        where = {one.name: one for one in self._able(found)}
+        if not self.refers_to:
+            return None
+        where = [one.name for one in self._able(found)]
         known = self.gateway.homes
         try:
             lived = [known.find(name) for name in self.refers_to]
@@ -282,27 +305,27 @@ class Request:
                 "the gateway cannot look up where that was made: try again in a moment",
                 retry_after_us=SECOND,
             ) from error
-        if name is None:
-            return targets
-        home = where[name.partition("/")[0]]
-        self.home = next((one for one in home.accounts if one.name == name), None)
-        if self.home is None:  # the config knows it no more, or by another name
-            return targets
-        there = [one for one in targets if one.upstream is home]
-        return there or [Target(home, self.model)]
+        return name
 
-    async def foreign(self, names: Iterable[str], upstream: str) -> set[str]:
-        """Return which of some ids are another owner's there, as far as anybody knows."""
+    async def told_apart(
+        self, names: Iterable[str], upstream: str
+    ) -> tuple[set[str], set[str]]:
+        """Return which of some ids are the caller's there, and which it is not to see."""
         assert self.caller is not None
-        known, found = self.gateway.homes, set()
+        known, own, hidden = self.gateway.homes, set(), set()
         for at, name in enumerate(names, 1):
             if at % _LOOKED_UP == 0:
                 await asyncio.sleep(0)  # others have the loop meanwhile
-            try:
-                homes.home_of([known.find(name)], self.caller.owner, [upstream])
-            except homes.Foreign:
-                found.add(name)
-        return found
+            is_own = homes.is_owned(known.find(name), self.caller.owner, upstream)
+            if is_own is None:
+                is_seen = not self.gateway.roster.hides_unowned or ids.is_word(name)
+            else:
+                is_seen = is_own
+            if is_own:
+                own.add(name)
+            if not is_seen:
+                hidden.add(name)
+        return own, hidden
 
     def _able(self, found: Route) -> list[Upstream]:
         """Return the providers that a call may go to, whatever its model."""

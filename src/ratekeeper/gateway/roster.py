@@ -90,9 +90,7 @@ class Caller:
     @property
     def owner(self) -> str:
         """Whose what it makes at a provider is: its team's, else its own."""
-        if self.team:
-            return f"team/{self.team}"
-        return f"key/{self.name}" if self.name else ""
+        return _owner(self.name, self.team)
 
     @property
     def is_restricted(self) -> bool:
@@ -177,6 +175,11 @@ class Roster:
         self._book = KeyBook.joined(self._hasher, self._config.client_keys, records)
         self.teamless = {r.name: r.team for r in records if not self._has_team(r)}
         self._callers.clear()
+        owners = {_owner(one.name, one.team) for one in self._book}
+        if self._config.auth == "none":
+            owners.add("")
+        # What nobody is known to have made is anybody's of several.
+        self.hides_unowned = self._config.unowned == "hidden" and len(owners) > 1
 
     def caller(self, secret: str, now_us: int) -> Caller | None:
         """Return who calls with a key, None where nobody knows it, or its team."""
@@ -331,6 +334,12 @@ class Roster:
         scope = self._store.named(name, rules)
         self._reshapes.append((scope, rules))
         return scope
+
+
+def _owner(name: str, team: str) -> str:
+    if team:
+        return f"team/{team}"
+    return f"key/{name}" if name else ""
 
 
 def _rules(

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from ratekeeper.client.pool import Pool
 from ratekeeper.gateway.app import Gateway
@@ -15,12 +16,14 @@ from tests.gateway.gates import account, asgi, client_key
 from tests.gateway.sdks.provider import MODEL, Provider
 
 UNKNOWN, NARROW, POOR, SHORT = (f"rk-{letter * 43}" for letter in "unpq")
-_KEYS = [
-    client_key(limits=["1000 rpm", "1M tpm", "20 concurrent"]),
-    client_key("narrow", NARROW, allow_models=["another-model"]),
-    client_key("poor", POOR, limits=["1 request/day"], max_wait="0s"),
-    client_key("short", SHORT, limits=["1 request/s"], max_wait="0s"),
-]
+_TERMS: dict[tuple[str, str], dict[str, Any]] = {
+    ("app", gates.SECRET): {"limits": ["1000 rpm", "1M tpm", "20 concurrent"]},
+    ("narrow", NARROW): {"allow_models": ["another-model"]},
+    ("poor", POOR): {"limits": ["1 request/day"], "max_wait": "0s"},
+    ("short", SHORT): {"limits": ["1 request/s"], "max_wait": "0s"},
+}
+# One owner, who sees all that there is: as whoever calls the provider straight does.
+_KEYS = [client_key(*who, team="all", **terms) for who, terms in _TERMS.items()]
 _NOBODY = "http://127.0.0.1:1"  # nothing listens there
 _SILENCE_S = 0.5
 _PRICE = {"input": "2.50", "output": "10", "max_output": 4096}
@@ -72,7 +75,12 @@ def stage(folder: Path) -> Iterator[Stage]:
             "gone": account(_NOBODY),
         }
         prices = {**gates.PRICES, MODEL: _PRICE}
-        said = gates.config(folder, providers, _KEYS, max_body="1MiB", prices=prices)
+        more: dict[str, Any] = {
+            "max_body": "1MiB",
+            "prices": prices,
+            "teams": {"all": {}},
+        }
+        said = gates.config(folder, providers, _KEYS, **more)
         gateway = Impatient(said, environ=gates.ENVIRON)
         with serving(gateway) as here:
             yield Stage(provider, root, here)

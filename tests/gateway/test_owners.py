@@ -1,0 +1,204 @@
+"""What comes of a thing that a team made is that team's as well."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.gateway import gates
+from tests.gateway.gates import account, asgi, client_key, gate
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    import httpx2
+
+OTHER = "rk-" + "o" * 43
+
+
+@dataclasses.dataclass
+class Told:
+    """A provider that answers a path with what it is told to."""
+
+    answers: dict[tuple[str, str], Any] = dataclasses.field(default_factory=dict)
+    asked: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+
+    async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+        self.asked.append(scope)
+        while (await receive()).get("more_body"):
+            pass
+        said = self.answers.get((scope["method"], scope["path"]), {})
+        body = said if isinstance(said, bytes) else json.dumps(said).encode()
+        kind = b"application/json" if body[:1] in b"{[" else b"text/event-stream"
+        headers = [(b"content-type", kind), (b"content-length", b"%d" % len(body))]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+
+@dataclasses.dataclass
+class Two:
+    """Two owners of one account, and the provider behind it."""
+
+    told: Told
+    mine: httpx2.Client
+    theirs: httpx2.Client
+
+    def have(self, path: str, answer: Any, *, by: str = "POST") -> None:
+        """Have the provider answer a call of mine."""
+        name = path.removeprefix("/anthropic").removeprefix("/gemini")
+        self.told.answers[(by, name)] = answer
+        reply = self.mine.request(by, path, json=None if by == "GET" else {"x": 1})
+
+        assert 200 == reply.status_code
+
+    def statuses(self, path: str, **said: Any) -> tuple[int, int]:
+        """Return what a call is answered: of mine, and of theirs."""
+        verb = "POST" if said else "GET"
+        mine = self.mine.request(verb, path, **said)
+        return mine.status_code, self.theirs.request(verb, path, **said).status_code
+
+
+@contextlib.contextmanager
+def _two(folder: Path, provider: str, base: str = "/v1") -> Iterator[Two]:
+    told = Told()
+    keys = [client_key("mine"), client_key("theirs", OTHER)]
+    with asgi(told) as url:
+        providers = {provider: account(url.removesuffix("/v1") + base)}
+        config = gates.config(folder, providers, keys)
+        with gate(config) as it, it.client() as mine, it.client(OTHER) as theirs:
+            yield Two(told, mine, theirs)
+
+
+@pytest.mark.parametrize("is_listed", [False, True])
+def test_the_files_that_a_batch_wrote(tmp_path: Path, *, is_listed: bool) -> None:
+    with _two(tmp_path, "openai") as it:
+        it.have("/v1/batches", {"id": "batch_1", "output_file_id": None})
+        done = {
+            "id": "batch_1",
+            "output_file_id": "file-out",
+            "error_file_id": "file-e",
+        }
+        if is_listed:
+            it.have("/v1/batches", {"object": "list", "data": [done]}, by="GET")
+        else:
+            it.have("/v1/batches/batch_1", done, by="GET")
+        seen = [it.statuses(f"/v1/files/{name}") for name in ("file-out", "file-e")]
+
+    assert [(200, 404)] * 2 == seen
+
+
+def test_a_file_of_several_parts(tmp_path: Path) -> None:
+    with _two(tmp_path, "openai") as it:
+        it.have("/v1/uploads", {"id": "upload_1"})
+        done = {"id": "upload_1", "file": {"id": "file-up"}}
+        it.have("/v1/uploads/upload_1/complete", done)
+        seen = it.statuses("/v1/files/file-up")
+
+    assert (200, 404) == seen
+
+
+def test_the_files_and_the_model_of_a_fine_tuning(tmp_path: Path) -> None:
+    model = "ft:gpt-4o-mini:org:mine:abc123"
+    with _two(tmp_path, "openai") as it:
+        it.have("/v1/fine_tuning/jobs", {"id": "ftjob-1", "result_files": []})
+        done = {"id": "ftjob-1", "fine_tuned_model": model, "result_files": ["file-r"]}
+        it.have("/v1/fine_tuning/jobs/ftjob-1", done, by="GET")
+        seen = [
+            it.statuses(f"/v1/{one}") for one in (f"models/{model}", "files/file-r")
+        ]
+
+    assert [(200, 404)] * 2 == seen
+
+
+_CALL = {"type": "code_interpreter_call", "id": "ci_1", "container_id": "cntr_1"}
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"id": "resp_1", "pad": "x" * 40_000, "output": [_CALL]},
+        b'data: {"response": {"id": "resp_1"}}\n\n'
+        b'data: {"item": ' + json.dumps(_CALL).encode() + b"}\n\n",
+    ],
+)
+def test_the_container_that_a_model_ran_code_in(tmp_path: Path, answer: Any) -> None:
+    with _two(tmp_path, "openai") as it:
+        it.have("/v1/responses", answer)
+        listed = {"data": [{"id": "cntr_1"}, {"id": "cntr_2"}]}
+        it.told.answers[("GET", "/v1/containers")] = listed
+        seen = it.statuses("/v1/containers/cntr_1/files")
+        lists = [
+            one.get("/v1/containers").json()["data"] for one in (it.mine, it.theirs)
+        ]
+
+    assert (200, 404) == seen
+    assert [[{"id": "cntr_1"}], []] == lists
+
+
+_EXECUTED = {
+    "id": "msg_1",
+    "content": [
+        {"type": "tool_use", "input": {"file_id": "file_theirs", "type": "own"}},
+        {
+            "content": {
+                "content": [{"type": "code_execution_output", "file_id": "file_1"}]
+            }
+        },
+    ],
+    "container": {"id": "container_1", "expires_at": "x"},
+}
+
+
+def test_what_a_model_of_anthropics_made_with_code(tmp_path: Path) -> None:
+    path = "/anthropic/v1/messages"
+    said = {"model": "claude-haiku-4-5", "max_tokens": 5, "messages": []}
+    with _two(tmp_path, "anthropic", "") as it:
+        it.told.answers[("POST", "/v1/messages")] = _EXECUTED
+        it.mine.post(
+            path, json={**said, "tools": [{"type": "code_execution_20250825"}]}
+        )
+        seen = [
+            it.statuses(f"/anthropic/v1/files/{name}")
+            for name in ("file_1", "file_theirs")
+        ]
+        seen.append(it.statuses(path, json={**said, "container": "container_1"}))
+
+    assert [(200, 404), (200, 200), (200, 404)] == seen
+
+
+@pytest.mark.parametrize(
+    ("made", "done"),
+    [
+        ("batches/b1", {"response": {"responsesFile": "files/batch-1"}}),
+        (
+            "models/veo/operations/op1",
+            {"response": {"video": {"uri": "files/batch-1:download?alt=media"}}},
+        ),
+    ],
+)
+def test_what_a_long_operation_of_googles_made(
+    tmp_path: Path, made: str, done: dict[str, Any]
+) -> None:
+    base = "/gemini/v1beta"
+    with _two(tmp_path, "gemini", "/v1beta/openai") as it:
+        it.have(f"{base}/models/g:predictLongRunning", {"name": made})
+        it.have(f"{base}/{made}", {"name": made, **done}, by="GET")
+        seen = it.statuses(f"{base}/files/batch-1:download?alt=media")
+
+    assert (200, 404) == seen
+
+
+def test_what_nobody_is_known_to_own_becomes_nobodys_by_its_results(
+    tmp_path: Path,
+) -> None:
+    with _two(tmp_path, "openai") as it:
+        done = {"id": "batch_old", "output_file_id": "file-old"}
+        it.have("/v1/batches/batch_old", done, by="GET")
+        seen = it.statuses("/v1/files/file-old")
+
+    assert (200, 200) == seen
