@@ -399,3 +399,26 @@ def test_all_of_the_log_is_written_where_somebody_reads(tmp_path: Path) -> None:
 
     assert 100 == err.count(" request id=")
     assert "refused=100" in err
+
+
+def test_a_load_balancer_has_notice_before_connections_are_refused(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "ratekeeper.yaml").write_text(
+        f"notice: 30s\n"
+        f"providers: {{openai: {{accounts: [{{limits: [9 rpm]}}]}}}}\n"
+        f"client_keys: [{{name: app, hash: '{gates.digest()}'}}]\n"
+    )
+    environ = {"OPENAI_API_KEY": OPENAI, "RATEKEEPER_SECRET": gates.PEPPER}
+    with serve(tmp_path, **environ) as served:
+        url = f"{served.facts['url']}/readyz"
+        before = httpx2.get(url).status_code
+        served.process.send_signal(signal.SIGTERM)
+        end = time.monotonic() + 5
+        while (after := httpx2.get(url).status_code) == 200:
+            assert time.monotonic() < end
+        alive = httpx2.get(url.replace("ready", "health")).status_code
+        code, _, _ = served.end(signal.SIGTERM)
+
+    assert (200, 503, 200) == (before, after, alive)
+    assert 0 == code

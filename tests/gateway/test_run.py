@@ -42,7 +42,7 @@ PROGRAM = textwrap.dedent("""
             print("closed", flush=True)
 
     logging.basicConfig(format="%(message)s", stream=sys.stdout)
-    run(Told(), port=0, drain_s=float(sys.argv[2]), grace_s=float(sys.argv[3]),
+    run(Told(), port=0, drain_s=float(sys.argv[2]), notice_s=float(sys.argv[3]),
         config_path=pathlib.Path(sys.argv[1]), load=load,
         ready=lambda url: print(url, flush=True))
 """)
@@ -63,10 +63,10 @@ HEEDED = textwrap.dedent("""
 class Running:
     """A gateway in a process of its own."""
 
-    def __init__(self, config: Path, *, drain_s: float, grace_s: float) -> None:
+    def __init__(self, config: Path, *, drain_s: float, notice_s: float) -> None:
         command = [sys.executable, "-c", PROGRAM, str(config), str(drain_s)]
         self.process = subprocess.Popen(
-            [*command, str(grace_s)],
+            [*command, str(notice_s)],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -94,8 +94,8 @@ def config(tmp_path: Path) -> Path:
 def start(config: Path) -> Iterator[Callable[..., Running]]:
     running: list[Running] = []
 
-    def begin(drain_s: float = 10.0, grace_s: float = 0.0) -> Running:
-        running.append(Running(config, drain_s=drain_s, grace_s=grace_s))
+    def begin(drain_s: float = 10.0, notice_s: float = 0.0) -> Running:
+        running.append(Running(config, drain_s=drain_s, notice_s=notice_s))
         return running[-1]
 
     yield begin
@@ -135,7 +135,7 @@ def test_streams_end_whole_after_a_signal(start: Callable[..., Running]) -> None
 def test_it_is_not_ready_as_soon_as_it_is_told_to_stop(
     start: Callable[..., Running],
 ) -> None:
-    gateway = start(grace_s=5)
+    gateway = start(notice_s=5)
     before = status(gateway.url + "/readyz")
     gateway.process.send_signal(signal.SIGTERM)
     deadline = time.monotonic() + 1

@@ -125,6 +125,7 @@ def serve(
             gateway,
             host=host,
             port=port,
+            notice_s=duration_us(config.notice) / 1e6,
             drain_s=duration_us(config.drain) / 1e6,
             config_path=plan.path,
             load=lambda file: _with(load(file), listen, store),

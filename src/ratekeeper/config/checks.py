@@ -44,6 +44,7 @@ _WHOLE = {
     "max_body": size_of,
     "max_held": size_of,
     "max_wait": duration_us,
+    "notice": duration_us,
     "drain": duration_us,
 }
 

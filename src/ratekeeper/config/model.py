@@ -99,6 +99,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     max_body: str = "32MiB"  # of one request
     max_held: str = "256MiB"  # of all requests that wait
     max_wait: str = "20s"  # in line, where neither key nor team says
+    notice: str = "0s"  # how long it says that it ends before it takes no connections
     drain: str = "10m"  # how long open answers may take when it is told to end
     providers: dict[str, Provider] = {}
     fallbacks: dict[str, list[str]] = {}

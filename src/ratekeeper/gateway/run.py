@@ -111,7 +111,7 @@ async def serve(
     host: str = "127.0.0.1",
     port: int = 8080,
     drain_s: float = 600.0,
-    grace_s: float = 0.0,
+    notice_s: float = 0.0,
     bounds: Bounds | None = None,
     config_path: Path | None = None,
     load: Callable[[Path], Config] | None = None,
@@ -120,7 +120,7 @@ async def serve(
 ) -> None:
     """Serve until told to stop: by SIGTERM, SIGINT, or `stop`.
 
-    Then the gateway is not ready any longer, `grace_s` later no connection is accepted,
+    Then the gateway says that it is not ready, `notice_s` later no connection is accepted,
     and what is still answered after `drain_s`, or at a second signal, is cut. The config
     is loaded anew at SIGHUP and when its file has changed. A port that cannot be had is
     a `ConfigError`; `ready` is called with the URL.
@@ -145,7 +145,7 @@ async def serve(
                     await stop.gently.wait()
                     watching.cancel()
                 gateway.is_draining = True
-                await _within(grace_s, stop.at_once)
+                await _within(notice_s, stop.at_once)
                 server.close()
                 await _drain(listener, drain_s, stop.at_once)
         finally:
