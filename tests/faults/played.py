@@ -53,6 +53,7 @@ class Provider:
         self.lost: dict[str, float] = {}
         self.asked: list[dict[str, Any]] = []  # the bodies
         self.tasks: set[asyncio.Task[None]] = set()
+        self.flooded = 0  # parts of floods that were written
 
 
 class _Connection(asyncio.Protocol):
@@ -123,9 +124,13 @@ class _Connection(asyncio.Protocol):
             self._call = ""
         elif how == "flood":
             piece = event("w" * 3900)
+            sock = self._transport.get_extra_info("socket")
+            # Else the kernel keeps megabytes of each, which take seconds to write.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 16)
             while not self._transport.is_closing():
                 await self._flows.wait()
                 write(piece)
+                self._provider.flooded += 1
 
 
 @contextlib.asynccontextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import time
 from typing import TYPE_CHECKING, Any
 
 import httpx2
@@ -216,6 +217,7 @@ async def _overloaded(scope: Any, receive: Any, send: Any) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(60)
 def test_hundreds_that_wait_do_not_fall_upon_a_provider_that_is_still_overloaded(
     tmp_path: Path,
 ) -> None:
@@ -238,11 +240,13 @@ def test_hundreds_that_wait_do_not_fall_upon_a_provider_that_is_still_overloaded
                     await client.post("/v1/chat/completions", json=body)
                 ).status_code
 
+            begun = time.monotonic()
             tasks = [asyncio.create_task(call())]
             await asyncio.sleep(0.3)
             tasks += [asyncio.create_task(call()) for _ in range(199)]
             await asyncio.sleep(2.5)
             said["is_overloaded"] = False
+            said["lasted_s"] = time.monotonic() - begun
             return await asyncio.gather(*tasks)
 
     keys = [gates.client_key(max_wait="30s")]
@@ -252,5 +256,5 @@ def test_hundreds_that_wait_do_not_fall_upon_a_provider_that_is_still_overloaded
             statuses = asyncio.run(callers(it.url))
 
     assert [200] * 200 == statuses
-    assert said["in_vain"] <= 20
+    assert said["in_vain"] <= 7 * said["lasted_s"]
     assert 200 + said["in_vain"] == said["asked"]

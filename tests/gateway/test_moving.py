@@ -113,26 +113,27 @@ def test_calls_in_the_line_of_an_account_that_closes_go_to_another(
     assert [200, 200] == statuses
     assert 1 == one.requests
     assert first.done_s < second.done_s
-    assert 2.9 < first.done_s - begun < 5
+    assert 2.9 < first.done_s - begun < 5.9  # the first time that one opens
 
 
 def test_calls_in_line_go_to_an_account_that_opens(
     tmp_path: Path, one: Behind, two: Behind
 ) -> None:
     accounts = (
-        account(one.url, "1 request/10s", name="one"),
+        account(one.url, "1 request/15s", name="one"),
         account(two.url, name="two"),
     )
     with _gate(tmp_path, *accounts) as it:
-        _set_aside(it, 1, 0.5)
+        _set_aside(it, 1, 60)
         begun = time.monotonic()
         assert 200 == Waiting(it).status
         waiting = _stand(it, 1, 0)
+        _set_aside(it, 1, 0.5)
         status = waiting.status
 
     assert 200 == status
     assert 1 == two.requests
-    assert waiting.done_s - begun < 4
+    assert waiting.done_s - begun < 14  # before there is room where it stood
 
 
 def test_calls_go_elsewhere_when_a_limit_is_paused(tmp_path: Path, two: Behind) -> None:
@@ -149,8 +150,8 @@ def test_calls_go_elsewhere_when_a_limit_is_paused(tmp_path: Path, two: Behind) 
 
     with asgi(refusing) as url:
         accounts = (
-            account(url, "1 request/s", name="one"),
-            account(two.url, "1 request/s", name="two"),
+            account(url, "1 request/2s", name="one"),
+            account(two.url, "1 request/2s", name="two"),
         )
         with _gate(tmp_path, *accounts) as it:
             begun = time.monotonic()
@@ -162,7 +163,7 @@ def test_calls_go_elsewhere_when_a_limit_is_paused(tmp_path: Path, two: Behind) 
             statuses = [refused.status, waiting.status]
 
     assert [200, 200] == statuses
-    assert waiting.done_s - begun < 6
+    assert waiting.done_s - begun < 9.9  # before what was paused goes on
 
 
 def test_a_call_that_one_account_cannot_serve_in_time_is_served_by_another(
@@ -174,7 +175,7 @@ def test_a_call_that_one_account_cannot_serve_in_time_is_served_by_another(
         account(two.url, name="two"),
     )
     with _gate(tmp_path, *accounts) as it:
-        _set_aside(it, 1, 1)
+        _set_aside(it, 1, 2)
         statuses = [Waiting(it).status for _ in range(2)]
 
     assert [200, 200] == statuses

@@ -24,7 +24,7 @@ from tests.gateway.sdks import claude, gemini, gpt
 from tests.gateway.sdks.mind import Json
 
 SLOW, ENDLESS, MODEL = "slow", "endless", "the-model"
-_SLOW_S = 2.0
+_SLOW_S = 4.0
 _NOT_COMPARED = frozenset(
     [
         "accept-encoding",  # the gateway reads what comes back

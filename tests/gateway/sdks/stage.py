@@ -25,7 +25,7 @@ _TERMS: dict[tuple[str, str], dict[str, Any]] = {
 # One owner, who sees all that there is: as whoever calls the provider straight does.
 _KEYS = [client_key(*who, team="all", **terms) for who, terms in _TERMS.items()]
 _NOBODY = "http://127.0.0.1:1"  # nothing listens there
-_SILENCE_S = 0.5
+_SILENCE_S = 1.5
 _PRICE = {"input": "2.50", "output": "10", "max_output": 4096}
 
 # How each status comes about: below which path, with which key, what is asked.
@@ -42,7 +42,7 @@ ODDS: dict[int, tuple[str, str, str]] = {
 
 
 class Impatient(Gateway):
-    """A gateway that waits for no provider longer than half a second."""
+    """A gateway that waits for no provider for long."""
 
     async def start(self) -> None:
         await super().start()
