@@ -40,7 +40,7 @@ def test_with_nothing_at_hand_it_serves_a_simulated_provider(tmp_path: Path) -> 
     assert 200 == reply.status_code
     assert 0 == code
     assert "WARNING what answers is simulated: no config here and no provider" in err
-    assert 1 == len(err.splitlines())
+    assert ["WARNING", "INFO"] == [line.split()[2] for line in err.splitlines()]
 
 
 def test_the_key_of_a_simulated_gateway_is_the_same_at_every_start(
@@ -145,7 +145,10 @@ def test_it_ends_when_told_to(tmp_path: Path, how: signal.Signals) -> None:
     with serve(tmp_path, OPENAI_API_KEY=OPENAI) as served:
         code, _, err = served.end(how)
 
-    assert (0, "") == (code, err)
+    assert 0 == code
+    assert ["INFO told to end, and no answer is open"] == [
+        line.split(" ", 2)[2] for line in err.splitlines()
+    ]
 
 
 CONFIG = """\
@@ -368,9 +371,9 @@ def test_its_log_can_be_json_to_the_last_line(tmp_path: Path) -> None:
         _, _, err = served.end(signal.SIGTERM)
     lines = [json.loads(line) for line in err.splitlines()]
 
-    assert ["ERROR", "INFO"] == [line["level"] for line in lines]
+    assert ["ERROR", "INFO", "INFO"] == [line["level"] for line in lines]
     assert "did you mean 'providers'?" in lines[0]["message"]
-    assert ("refusals", 1) == (lines[1]["event"], lines[1]["refused"])
+    assert ("refusals", 1) == (lines[2]["event"], lines[2]["refused"])
 
 
 @pytest.mark.parametrize("log", ["text", "json"])

@@ -30,6 +30,34 @@ def _statuses(it: Gate, many: int = 1, secret: str = gates.SECRET) -> list[int]:
         return [it.chat(client).status_code for _ in range(many)]
 
 
+def test_what_a_reload_cannot_change_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def told() -> list[str]:
+        found = [one.message for one in caplog.records]
+        caplog.clear()
+        return found
+
+    first = gates.config(tmp_path, {})
+    store = f"sqlite:///{tmp_path / 'other.db'}"
+    with gate(first) as it:
+        it.reload(gates.config(tmp_path, {}, max_wait="5s"))
+        nothing = told()
+        it.reload(gates.config(tmp_path, {}, listen="127.0.0.1:1", store=store))
+        two = told()
+        it.reload(gates.config(tmp_path, {}, drain="5s", auth="none"))
+        drain = told()
+        it.reload(first)
+        again = told()
+
+    assert [[], []] == [nothing, again]
+    assert ["listen, store: in force after a restart"] == two
+    assert [
+        "drain: in force after a restart",
+        "auth: none: callers need no client key any more",
+    ] == drain
+
+
 def test_a_key_whose_team_leaves_the_config_lets_nobody_in(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

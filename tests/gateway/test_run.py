@@ -13,6 +13,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -23,7 +24,6 @@ from tests.gateway.stand_in import Caller, StandIn, ends_with
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 GET = b"GET /next HTTP/1.1\r\nHost: x\r\n\r\n"
 STREAM = b"GET /stream?every_s=0.1&count=20 HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -266,6 +266,46 @@ def test_a_port_that_is_taken_says_what_to_do() -> None:
         f"cannot listen on 127.0.0.1 port {port}: Address already in use; name another "
         "with `listen:` or --listen, port 0 for a free one"
     ) == str(told.value)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere any port may be taken")
+def test_a_port_that_takes_rights_says_which() -> None:
+    program = textwrap.dedent("""
+        import os, sys
+        from ratekeeper.gateway.run import serving
+        from tests.gateway.stand_in import StandIn
+
+        if os.geteuid() == 0:
+            os.setuid(65534)
+        with serving(StandIn(), port=443):
+            pass
+    """)
+    if int(Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text()) <= 443:
+        pytest.skip("port 443 is anybody's here")
+    ended = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        check=False,
+    )
+
+    assert "Permission denied; ports below 1024 are root's, or need" in ended.stderr
+
+
+def test_an_end_says_what_it_waits_for(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    with serving(StandIn(), drain_s=5):
+        pass
+    with serving(StandIn(), drain_s=5) as url:
+        _, thread = read_streams(url, 2)
+    thread.join()
+
+    assert [
+        "told to end, and no answer is open",
+        "told to end: 2 answers are open and have up to 5 s; a second signal cuts what "
+        "is left",
+    ] == caplog.messages
 
 
 def test_a_gateway_is_closed_when_it_ends() -> None:

@@ -25,6 +25,7 @@ _OF_FIELDS = {
     "max_held": _SIZE,
     "max_wait": _DURATION,
     "drain": _DURATION,
+    "notice": _DURATION,
     "base_url": _URL,
     "proxy": "a URL such as http://proxy.example.com:3128",
     "api_key": "env:NAME, the variable that holds the key",

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("ratekeeper.gateway")
 
+_AT_THE_START = ("listen", "store", "drain", "notice")  # what a reload cannot change
 _MOST_PROMISING = 1000  # limits whose promises are remembered
 _TEND_S = 0.5  # how soon a key that was made or revoked elsewhere is heard of
 
@@ -60,7 +61,7 @@ class Gateway:
         observer: Callable[[Callable[[], int]], Observer] | None = None,
         clock: Clock | None = None,
     ) -> None:
-        self._config = config
+        self._config = self._begun = config
         self._environ = os.environ if environ is None else environ
         self.is_draining = False
         self.open_calls = 0
@@ -118,6 +119,18 @@ class Gateway:
             )
         self._teamless = teamless
 
+    def _tell_of_change(self, config: Config) -> None:
+        """Tell of words that a reload cannot heed, and of a door that it opens."""
+        later = [
+            name
+            for name in _AT_THE_START
+            if getattr(config, name) != getattr(self._begun, name)
+        ]
+        if later:
+            _log.warning("%s: in force after a restart", ", ".join(later))
+        if config.auth == "none" != self._config.auth:
+            _log.warning("auth: none: callers need no client key any more")
+
     async def start(self) -> None:
         """Make ready to take calls, in the running loop."""
         loop, parts = asyncio.get_running_loop(), self._parts
@@ -140,6 +153,7 @@ class Gateway:
         roster = self._compiled(config)
         roster.enforce()
         roster.take_over(self.roster)
+        self._tell_of_change(config)
         self.roster, self._config = roster, config
         self.held.resize(roster.max_held)
         self.observer.reloaded()

@@ -18,6 +18,7 @@ import socket
 import threading
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ratekeeper.core.units import format_wait, micros
 from ratekeeper.errors import ConfigError, RatekeeperError
 from ratekeeper.gateway.listener import Bounds, Listener
 
@@ -39,6 +40,10 @@ _LEAST_CONNECTIONS = 64
 _POLL_S = 1.0  # how often the config file is looked at
 _LOOK_S = 0.05  # how often, while it drains, whether all is answered
 _LAST_S = 2.0  # for calls that were cut to end their tasks
+_WAYS_OUT = {
+    errno.EADDRINUSE: "; name another with `listen:` or --listen, port 0 for a free one",
+    errno.EACCES: "; ports below 1024 are root's, or need CAP_NET_BIND_SERVICE",
+}
 _YOUNG = 10_000  # objects made until garbage is looked for: those of some ten calls
 
 
@@ -145,6 +150,7 @@ async def serve(
                     await stop.gently.wait()
                     watching.cancel()
                 gateway.is_draining = True
+                _tell_of_end(listener.open_answers, drain_s)
                 await _within(notice_s, stop.at_once)
                 server.close()
                 await _drain(listener, drain_s, stop.at_once)
@@ -152,6 +158,20 @@ async def serve(
             server.close()
             listener.close()
             await gateway.close()
+
+
+def _tell_of_end(left: int, drain_s: float) -> None:
+    if not left:
+        log.info("told to end, and no answer is open")
+        return
+    answers = (
+        "1 answer is open and has" if left == 1 else f"{left} answers are open and have"
+    )
+    log.info(
+        "told to end: %s up to %s; a second signal cuts what is left",
+        answers,
+        format_wait(micros(drain_s)),
+    )
 
 
 async def _drain(listener: Listener, drain_s: float, at_once: asyncio.Event) -> None:
@@ -269,8 +289,7 @@ def _listen(host: str, port: int) -> socket.socket:
     except (OSError, OverflowError) as error:
         sock.close()
         why = getattr(error, "strerror", None) or str(error)
-        if getattr(error, "errno", None) == errno.EADDRINUSE:
-            why += "; name another with `listen:` or --listen, port 0 for a free one"
+        why += _WAYS_OUT.get(getattr(error, "errno", None) or 0, "")
         raise ConfigError(f"cannot listen on {host} port {port}: {why}") from error
     sock.listen(_BACKLOG)
     sock.setblocking(False)  # noqa: FBT003 - the socket module's own way
