@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ratekeeper.gateway.fields import forwarded, onward
+from ratekeeper.gateway.auth import FIELDS
+from ratekeeper.gateway.fields import forwarded, onward, to_google
+from ratekeeper.gateway.http import _ONCE
 from ratekeeper.providers.table import PROVIDERS
 
 
@@ -36,6 +39,58 @@ def test_what_is_the_callers_own_stays() -> None:
     )
 
     assert [] == onward(stays)
+
+
+def test_no_header_in_which_a_key_may_stand_goes_on_or_comes_twice() -> None:
+    assert [] == onward([(name, b"rk-1") for name in FIELDS])
+    assert FIELDS <= _ONCE.keys()
+
+
+def test_nothing_makes_another_request_of_one() -> None:
+    stays = fields(
+        "x-http-method-override x-http-method x-method-override x-original-url "
+        "x-rewrite-url x-goog-fieldmask x-goog-iam-authorization-token x-client-ip "
+        "true-client-ip ocp-apim-subscription-key x-goog-authenticated-user-email"
+    )
+
+    assert [] == onward(stays)
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        b"",
+        b"alt=sse",
+        b"alt=media",
+        b"$alt=json;enum-encoding=int",
+        b"pageSize=2&pageToken=a%26b&alt=json",
+        b"upload_id=x&upload_protocol=resumable",
+    ],
+)
+def test_what_googles_sdks_ask_goes_on_to_google(query: bytes) -> None:
+    assert query == to_google(query)
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        b"fields=files(uri)",
+        b"%66ields=files",
+        b"$fields=files",
+        b"%24Fields",
+        b"callback=f",
+        b"$httpMethod=GET",
+        b"%24.xgafv=1",
+        b"$ct=text/plain",
+        b"access_token=x",
+        b"alt=proto",
+        b"$alt=proto",
+        b"alt=",
+        b"+fields=x",
+    ],
+)
+def test_what_would_change_googles_answer_stays(part: bytes) -> None:
+    assert b"pageSize=2&alt=sse" == to_google(b"pageSize=2&" + part + b"&alt=sse")
 
 
 def test_what_an_answer_says_of_itself_comes_back() -> None:

@@ -104,6 +104,14 @@ def test_no_other_model_runs(door: Door, path: str, body: dict[str, Any]) -> Non
     assert 200 == door.ask("free", path, body)
 
 
+def test_no_model_runs_that_a_header_names(door: Door) -> None:
+    named = {"x-ms-oai-image-generation-deployment": NOT}
+    said = {"model": MAY, "input": "x"}
+
+    assert 403 == door.ask("some", "/v1/responses", said, **named)
+    assert 200 == door.ask("free", "/v1/responses", said, **named)
+
+
 @pytest.mark.parametrize(
     ("path", "body"),
     [

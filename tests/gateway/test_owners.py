@@ -27,6 +27,8 @@ class Told:
 
     answers: dict[tuple[str, str], Any] = dataclasses.field(default_factory=dict)
     asked: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    status: int = 200  # of every answer to come
+    headers: list[tuple[bytes, str]] = dataclasses.field(default_factory=list)
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
         self.asked.append(scope)
@@ -36,7 +38,13 @@ class Told:
         body = said if isinstance(said, bytes) else json.dumps(said).encode()
         kind = b"application/json" if body[:1] in b"{[" else b"text/event-stream"
         headers = [(b"content-type", kind), (b"content-length", b"%d" % len(body))]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        headers += [(name, value.encode()) for name, value in self.headers]
+        start = {
+            "type": "http.response.start",
+            "status": self.status,
+            "headers": headers,
+        }
+        await send(start)
         await send({"type": "http.response.body", "body": body})
 
 
@@ -191,6 +199,40 @@ def test_what_a_long_operation_of_googles_made(
         seen = it.statuses(f"{base}/files/batch-1:download?alt=media")
 
     assert (200, 404) == seen
+
+
+@pytest.mark.parametrize(
+    ("query", "headers"),
+    [
+        ("fields=files(uri)&pageSize=2", {}),
+        ("$httpMethod=GET&pageSize=2", {}),
+        ("pageSize=2", {"x-http-method-override": "GET", "x-goog-fieldmask": "files"}),
+    ],
+)
+def test_nobody_has_google_answer_less_than_it_would(
+    tmp_path: Path, query: str, headers: dict[str, str]
+) -> None:
+    with _two(tmp_path, "gemini", "/v1beta/openai") as it:
+        path = f"/gemini/v1beta/files?{query}"
+        reply = it.mine.get(path, headers=headers)
+        (asked,) = it.told.asked
+
+    assert 200 == reply.status_code
+    assert b"pageSize=2" == asked["query_string"]
+    assert not headers.keys() & {name.decode() for name, _ in asked["headers"]}
+
+
+def test_an_error_shows_the_key_of_the_account_nowhere(tmp_path: Path) -> None:
+    with _two(tmp_path, "openai") as it:
+        it.told.status = 400
+        it.told.headers = [(b"x-echo", f"Bearer {gates.UPSTREAM_KEY}!")]
+        it.told.answers[("GET", "/v1/models")] = {"error": gates.UPSTREAM_KEY}
+        reply = it.mine.get("/v1/models")
+
+    assert ("Bearer [key]!", {"error": "[key]"}) == (
+        reply.headers["x-echo"],
+        reply.json(),
+    )
 
 
 def test_what_nobody_is_known_to_own_becomes_nobodys_by_its_results(

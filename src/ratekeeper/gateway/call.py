@@ -32,7 +32,7 @@ from ratekeeper.gateway.refused import BROKE_OFF, Refused, of_account, of_silenc
 from ratekeeper.gateway.reply import Fault
 from ratekeeper.gateway.request import NO_PATH, Target
 from ratekeeper.gateway.trial import Trial
-from ratekeeper.providers.facts import Kind
+from ratekeeper.providers.facts import Dialect, Kind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -206,6 +206,8 @@ class Call(Choice):
         account, body = trial.account, self.body.data
         url = route.url_of(account.provider.base_url, found)
         query = auth.strip_key(self.query)
+        if query and Dialect.GEMINI in target.upstream.dialects:
+            query = fields.to_google(query)
         if query:
             url = f"{url}?{query.decode('latin-1')}"
         headers = [
@@ -281,7 +283,9 @@ class Call(Choice):
             raise of_account(verdict, account.wait_us(self.gateway.now_us()))
         if cut is not None:
             raise of_silence(cut, BROKE_OFF)
-        await relay.pass_on(self, answer, relay.head(self, answer), head)
+        headers = relay.head(self, answer)
+        shown = [(name, account.masked(value)) for name, value in headers]
+        await relay.pass_on(self, answer, shown, head)
         return False
 
     def _may_go_on(self, *, throttled: bool) -> bool:

@@ -1,14 +1,17 @@
 """Fields: which headers go on to a provider, and which come back to a caller.
 
 It drops what belongs to one connection (RFC 9110, 7.6.1), what proves who the caller
-is, and what tells whose account answered; everything else passes as it is. Pure.
-Names are in lower case, as ASGI and the pool have them.
+is, what would have a provider take a request for another one than was looked at here,
+and what tells whose account answered; everything else passes as it is. Pure.
 """
 
 from __future__ import annotations
 
 import functools
+import urllib.parse
 from typing import TYPE_CHECKING
+
+from ratekeeper.gateway.auth import FIELDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -31,25 +34,43 @@ _HOPS = frozenset(
 )
 _STAYS = _HOPS | {
     # the caller's own proof of who it is
-    b"api-key",
-    b"authorization",
+    *FIELDS,
     b"cookie",
-    b"x-api-key",
-    b"x-goog-api-key",
+    b"ocp-apim-subscription-key",
+    b"x-auth-token",
+    b"x-goog-iam-authorization-token",
     # of the way to the gateway, not of the way beyond
     b"accept-encoding",  # what comes back is read on its way
     b"content-length",
     b"expect",
     b"forwarded",
     b"host",
+    b"true-client-ip",
     b"via",
+    b"x-client-ip",
+    b"x-cluster-client-ip",
     b"x-real-ip",
+    # of another request than this one
+    b"x-http-method",
+    b"x-http-method-override",
+    b"x-method-override",
+    b"x-original-url",
+    b"x-rewrite-url",
+    # of an answer that would not tell what it is about, or what it cost
+    b"x-goog-fieldmask",
     # the account decides
     b"openai-organization",
     b"openai-project",
     b"x-goog-user-project",
 }
-_STAYS_WHERE = (b"proxy-", b"x-forwarded-", b"x-ratekeeper-", b"cf-", b"x-amz-security")
+_STAYS_WHERE = (
+    b"proxy-",
+    b"x-amz-security",
+    b"x-forwarded-",
+    b"x-goog-authenticated-",
+    b"x-ratekeeper-",
+    b"cf-",
+)
 
 _HIDDEN = _HOPS | {
     b"content-length",  # whoever sends the body knows it
@@ -83,6 +104,11 @@ _HIDDEN_WHERE = (
     b"x-trial-endpoint-call-",
 )
 _CONNECTION = b"connection"
+# Google's servers take these for headers, or answer with less than all of it
+# (cloud.google.com/apis/docs/system-parameters); so are all that begin with "$".
+_SYSTEM = frozenset([b"access_token", b"callback", b"fields", b"oauth_token"])
+_SHAPE = frozenset([b"alt", b"$alt"])
+_SHAPES = (b"json", b"sse", b"media")  # of a stream, of a file
 
 
 def onward(headers: Iterable[Header]) -> list[Header]:
@@ -93,6 +119,21 @@ def onward(headers: Iterable[Header]) -> list[Header]:
 def forwarded(headers: Iterable[Header]) -> list[Header]:
     """Return those of an answer's headers that its caller sees."""
     return _passed(headers, _back)
+
+
+def to_google(query: bytes) -> bytes:
+    """Return a query without what would have Google take or answer it in another way."""
+    return b"&".join(part for part in query.split(b"&") if _is_plain(part))
+
+
+def _is_plain(part: bytes) -> bool:
+    name, _, value = (
+        urllib.parse.unquote_to_bytes(one.replace(b"+", b" ")).strip().lower()
+        for one in part.partition(b"=")
+    )
+    if name in _SHAPE:
+        return value.partition(b";")[0] in _SHAPES
+    return name not in _SYSTEM and not name.startswith(b"$")
 
 
 # All calls have much the same headers; a name may have 32 KB, which bounds what is kept.

@@ -33,6 +33,7 @@ _JSON = b"application/json"
 _FORM = b"multipart/"
 _FILES = (b"application/octet-stream", b"audio/", b"image/", b"video/")
 _MOST_TARGETS = 1024  # remembered: what callers make up must not fill the memory
+_BESIDE = b"x-ms-oai-image-generation-deployment"  # Azure's: a model that a tool uses
 _LOOKED_UP = 200  # ids in one turn of the loop: some milliseconds
 
 NO_PATH = (
@@ -358,7 +359,8 @@ class Request:
             if models.is_needed(found) and not (model or models.decides(said)):
                 raise Refused(Fault.BAD_REQUEST, "the request names no model")
         try:
-            for name in (model, *models.named(said)):
+            beside = self.field(_BESIDE).decode("latin-1")
+            for name in (model, beside, *models.named(said)):
                 asked = models.bare(name, found.dialect)
                 if asked and not self.caller.may_use(asked):
                     raise Refused(
