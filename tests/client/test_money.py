@@ -243,6 +243,7 @@ def test_a_call_that_is_not_charged_by_tokens_needs_a_price_by_the_call() -> Non
     with pytest.raises(PriceUnknown, match="request"):
         Case(prices={"*": {"input": 1, "output": 1}}).ask(path=path)
     assert 40_000_000 == told.ask(path=path).terms["usd"]
+    assert 400_000_000 == told.ask(path=path, n=10).terms["usd"]
     assert 0 == free.ask(path="/v1/files").terms["usd"]
 
 
@@ -348,7 +349,17 @@ def test_of_a_cut_stream_the_input_is_paid_as_it_was_held() -> None:
     assert held == case.used()
 
 
-@pytest.mark.parametrize("model", ["gpt-5-mini", "openai/o3", "x-ai/grok-4"])
+@pytest.mark.parametrize(
+    "model",
+    [
+        "gpt-5-mini",
+        "openai/o3",
+        "x-ai/grok-4",
+        "gemini-2.5-flash",
+        "google/gemini-3-pro",
+        "gemini-flash-latest",
+    ],
+)
 def test_a_model_that_thinks_unseen_keeps_the_worst_case_until_its_usage_is_told(
     model: str,
 ) -> None:
@@ -366,6 +377,25 @@ def test_a_model_that_thinks_unseen_keeps_the_worst_case_until_its_usage_is_told
     unknown, known = spent
     assert unknown > Decimal("0.09")
     assert known < Decimal("0.006")
+
+
+@pytest.mark.parametrize("answered", [STREAMED, ANSWERED])
+def test_what_runs_on_in_the_background_keeps_the_worst_case(answered: Any) -> None:
+    """Whoever hangs up fetches the rest with another call."""
+    case = Case("$1/day", "1M tpm")
+    path = "/v1/responses"
+    ask = case.ask(path=path, background=True, stream=True, max_output_tokens=90)
+    attempt = Attempt(case.counter, ask, case.limiter.acquire(**ask.terms))
+    held = {name: row.used for name, row in case.limiter.status().items()}
+    attempt.answered(answered)
+    for event in (
+        {"type": "response.created", "response": {"status": "queued"}},
+        {"type": "response.output_text.delta", "delta": "H"},
+    ):
+        attempt.feed(b"data: %b\n\n" % json.dumps(event).encode())
+    attempt.end()
+
+    assert held == {name: row.used for name, row in case.limiter.status().items()}
 
 
 def test_a_cut_stream_pays_for_no_more_than_its_bound() -> None:

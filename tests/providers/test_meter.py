@@ -466,6 +466,22 @@ def test_a_stream_that_comes_as_one_list_counts_by_its_length_where_it_is_cut() 
     assert 100 == meter.flowed()
 
 
+@pytest.mark.parametrize("kind", ["text/event-stream", "application/json"])
+def test_of_what_runs_in_the_background_only_its_usage_says_anything(kind: str) -> None:
+    facts = RequestFacts(endpoint=Endpoint.RESPONSES, stream=True, background=True)
+    meter = find_provider("openai").meter(facts, kind)
+    for event in ('{"type":"response.output_text.delta","delta":"Hi"}', "{}"):
+        meter.feed(f"data: {event}\n\n".encode())
+    cut = meter.usage(), meter.flowed()
+    told = find_provider("openai").meter(facts, "text/event-stream")
+    usage = {"input_tokens": 5, "output_tokens": 9}
+    end = {"type": "response.completed", "response": {"usage": usage}}
+    told.feed(f"data: {json.dumps(end)}\n\n".encode())
+
+    assert (None, 0) == cut
+    assert Usage(input_tokens=5, output_tokens=9) == told.usage()
+
+
 def test_embeddings_generate_nothing() -> None:
     facts = RequestFacts(endpoint=Endpoint.EMBEDDINGS)
     meter = find_provider("openai").meter(facts, "application/json")

@@ -249,6 +249,15 @@ def test_without_a_rate_a_price_in_another_currency_is_unknown() -> None:
     assert book.quotes("openai", "m", "eur") is None
 
 
+def test_a_fee_may_be_for_each_of_several_things() -> None:
+    fee = quote({"request": "0.04"})
+    free = quote({"input": 1, "output": 1})
+
+    assert (40_000_000, 400_000_000) == (fee.worst(0, 0), fee.each(10).worst(0, 0))
+    assert free is free.each(10)
+    assert fee is fee.each(1)
+
+
 def test_a_fee_for_each_call_is_a_price_of_its_own() -> None:
     alone = quote({"request": "0.04"})
 

@@ -429,3 +429,57 @@ def test_any_bytes_at_all_are_read(body: bytes, path: str, method: str) -> None:
 )
 def test_a_path_tells_whether_tokens_are_counted(path: str, counts: bool) -> None:
     assert counts is counts_tokens(path)
+
+
+@pytest.mark.parametrize("said", [True, 1, 1.0, "true", " TRUE ", "yes"])
+@pytest.mark.parametrize(
+    ("provider", "path"),
+    [
+        ("openai", CHAT),
+        ("openai", "/v1/responses"),
+        ("anthropic", "/v1/messages"),
+        ("gemini", "/v1beta/interactions"),
+        ("cohere", "/v2/chat"),
+    ],
+)
+def test_a_flag_is_set_however_servers_let_it_be_written(
+    said: object, provider: str, path: str
+) -> None:
+    facts = read(find_provider(provider), path, stream=said, background=said)
+
+    assert facts.stream
+    assert facts.background is path.endswith(("/responses", "/interactions"))
+
+
+@pytest.mark.parametrize("said", [False, 2, None, "false", "", [], {}, [1]])
+def test_a_flag_is_not_set_by_anything_else(said: object) -> None:
+    facts = chat(stream=said, background=said)
+
+    assert not facts.stream
+    assert not facts.background
+
+
+FORM = b'--B\r\ncontent-disposition: form-data; name="n"\r\n\r\n%b\r\n--B--\r\n'
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "pictures"),
+    [
+        ("/v1/images/generations", b'{"n": 10}', 10),
+        ("/images/generations/?x=y", b'{"n": "4"}', 4),
+        ("/v1/images/generations", b'{"n": -3}', 1),
+        ("/v1/images/generations", b"[]", 1),
+        ("/v1/images/edits", FORM % b"10", 10),
+        ("/v1/images/variations", b"\r\n" + FORM % b"3", 3),
+        ("/v1/images/edits", FORM % b"\xff", 1),
+        ("/v1/images/edits", (FORM % b"10")[:-4], 1),
+        ("/v1/audio/speech", b'{"n": 10}', 1),
+        ("/v1/images/generations", {"n": 2}, 2),
+    ],
+)
+def test_each_picture_that_is_asked_for_counts(
+    path: str, body: bytes | dict[str, object], pictures: int
+) -> None:
+    facts = OPENAI.read_request("POST", path, body)
+
+    assert (Endpoint.OTHER, pictures) == (facts.endpoint, facts.choices)

@@ -41,7 +41,11 @@ _LONGEST = 80  # characters of a name that is shown
 
 # Models that think where nobody sees it, and are paid for it: what flowed of an answer
 # says nothing of what it came to.
-_THINKS = re.compile(r"(?:.*/)?(?:o[1-9]|gpt-[5-9]|codex|grok-[4-9])", re.IGNORECASE)
+_THINKS = re.compile(
+    r"(?:.*/)?(?:o[1-9]|gpt-[5-9]|codex|grok-[4-9]"
+    r"|gemini-(?:2\.5|[3-9]|(?:flash|pro)(?:-lite)?-latest))",
+    re.IGNORECASE,
+)
 
 
 class Ask(NamedTuple):
@@ -156,6 +160,8 @@ class Cashier:
         for other in facts.others:
             found = self._quote(limit, other, body, is_other=False)
             quote = dearest(quote, found)
+        if is_other:
+            quote = quote.each(facts.choices)
         put = -(-facts.input_tokens * self._margin // self._provider.margin)
         out = 0 if is_other else quote.longest(facts)
         if out is None and not is_held:

@@ -42,7 +42,7 @@ class AnthropicShapes:
         return RequestFacts(
             endpoint=endpoint,
             model=model,
-            stream=request.get("stream") is True,
+            stream=shapes.is_true(request.get("stream")),
             input_tokens=estimate.upper(),
             estimate=estimate,
             max_output=shapes.count(request, "max_tokens"),

@@ -34,7 +34,7 @@ class CohereShapes:
         return RequestFacts(
             endpoint=Endpoint.COHERE_CHAT,
             model=model,
-            stream=request.get("stream") is True,
+            stream=shapes.is_true(request.get("stream")),
             input_tokens=estimate.upper(),
             estimate=estimate,
             max_output=shapes.count(request, "max_tokens"),

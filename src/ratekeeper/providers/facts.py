@@ -106,8 +106,9 @@ class RequestFacts(NamedTuple):
 
     `input_tokens` is an upper figure, `estimate` what it was made of, None where the
     body could not be read; `max_output` is the bound the caller set, None where none
-    was set, and `likely_output` what a choice takes then; `choices` is `n`; `others` are
-    models that may answer in the place of this one.
+    was set, and `likely_output` what a choice takes then; `choices` is `n`, of pictures as
+    well; `others` are models that may answer in the place of this one; `background` says
+    that it is answered before it is done, so that what flows shows nothing.
     """
 
     endpoint: Endpoint
@@ -119,6 +120,7 @@ class RequestFacts(NamedTuple):
     likely_output: int = UNSET_OUTPUT
     choices: int = 1
     others: tuple[str, ...] = ()
+    background: bool = False
 
 
 class Costs(NamedTuple):

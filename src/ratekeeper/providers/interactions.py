@@ -40,10 +40,11 @@ class InteractionShapes:
         return RequestFacts(
             endpoint=Endpoint.INTERACTIONS,
             model=model,
-            stream=request.get("stream") is True,
+            stream=shapes.is_true(request.get("stream")),
             input_tokens=estimate.upper(),
             estimate=estimate,
             max_output=shapes.count(bounds, "max_output_tokens"),
+            background=shapes.is_true(request.get("background")),
         )
 
     def read_event(self, value: Json) -> Glimpse:

@@ -128,6 +128,8 @@ class StreamMeter:
 
     def flowed(self) -> int:
         """Return an estimate of the output tokens seen: at least one an event."""
+        if self._facts.background:
+            return 0
         pieces = self._pieces + self._parser.dropped
         return max(pieces, -(-self._text // BYTES_PER_TOKEN))
 
@@ -188,8 +190,11 @@ class AnswerMeter:
         """Return a guess by the text in the answer, or by its length; 0 if empty.
 
         0 as well for an answer cut short that was no stream: it had been written in
-        full before its first byte was sent, and nobody knows how much that was.
+        full before its first byte was sent, and nobody knows how much that was. And for
+        one that runs on in the background, whatever it said of itself so far.
         """
+        if self._facts.background:
+            return 0
         if not self._length or self._facts.endpoint is Endpoint.EMBEDDINGS:
             return min(self._length, 1)
         if self._was_cut() and not self._facts.stream:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from ratekeeper.providers import shapes
+from ratekeeper.providers import form, shapes
 from ratekeeper.providers.estimate import PER_MESSAGE, Prompt
 from ratekeeper.providers.facts import Endpoint, Estimate, RequestFacts, Usage
 
@@ -22,6 +22,7 @@ _PATHS = (
     ("/responses", Endpoint.RESPONSES),
     ("/embeddings", Endpoint.EMBEDDINGS),
 )
+_PICTURES = ("/images/generations", "/images/edits", "/images/variations")
 _DEPLOYMENT = re.compile(r"/deployments/([^/?]{1,256})/")
 # The fields of a request that reach no model. What is not named here is counted.
 _SILENT = frozenset(
@@ -75,7 +76,7 @@ class OpenAIShapes:
         """Read a request; never fails, whatever the bytes."""
         endpoint = _endpoint(method, path)
         if endpoint is Endpoint.OTHER:
-            return RequestFacts(endpoint=endpoint)
+            return RequestFacts(endpoint=endpoint, choices=_pictures(path, body))
         request = shapes.read_object(body)
         if request is None:
             return shapes.unreadable(endpoint, body)
@@ -85,12 +86,14 @@ class OpenAIShapes:
         return RequestFacts(
             endpoint=endpoint,
             model=model,
-            stream=request.get("stream") is True,
+            stream=shapes.is_true(request.get("stream")),
             input_tokens=estimate.upper(),
             estimate=estimate,
             max_output=_max_output(endpoint, request),
             choices=_choices(request),
             others=_others(request),
+            background=endpoint is Endpoint.RESPONSES
+            and shapes.is_true(request.get("background")),
         )
 
     def read_event(self, value: Json) -> Glimpse:
@@ -228,6 +231,23 @@ def _others(request: Json) -> tuple[str, ...]:
         return ()
     names = listed[:_MOST_OTHERS]
     return tuple(name[:_LONGEST_NAME] for name in names if isinstance(name, str))
+
+
+def _pictures(path: str, body: bytes | Json) -> int:
+    """Return how many pictures are asked for, 1 where it is none; each has its price."""
+    if not shapes.clean_path(path).endswith(_PICTURES):
+        return 1
+    if isinstance(body, bytes) and body.lstrip().startswith(b"--"):
+        return _pictures_of_form(body)
+    return shapes.choices_of((shapes.read_object(body) or {}).get("n"))
+
+
+def _pictures_of_form(body: bytes) -> int:
+    try:
+        said = form.fields(body)
+    except form.Unclear:
+        return 1
+    return shapes.choices_of(*(v.decode("latin-1") for n, v in said if n == "n"))
 
 
 def _choices(request: Json) -> int:

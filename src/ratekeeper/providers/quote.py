@@ -46,6 +46,12 @@ class Quote:
     max_output: int | None
     context: int | None
 
+    def each(self, count: int) -> Quote:
+        """Return the quote of a call whose fee is for each of so many things."""
+        if count == 1 or not self.fee:
+            return self
+        return dataclasses.replace(self, fee=self.fee * count)
+
     def longest(self, facts: RequestFacts) -> int | None:
         """Return the most output tokens a call may come to, None where nobody knows."""
         one = facts.max_output

@@ -22,6 +22,7 @@ LONGEST_MODEL = 256  # longer names are cut
 _LARGEST_COUNT = 10**9  # of tokens; no request or answer has as many
 _MOST_CHOICES = 10_000
 _BYTES_PER_TOKEN = 4
+_YES = frozenset(["1", "on", "t", "true", "y", "yes"])  # as pydantic has it
 _DIGITS = re.compile(r"[0-9]{1,20}(?:\.0{1,20})?", re.ASCII)
 
 Json = dict[str, object]
@@ -126,6 +127,13 @@ def choices_of(*said: object) -> int:
     A number is one however it is written: Google takes "3", and others 3.0.
     """
     return min(max(1, *map(_number, said)), _MOST_CHOICES)
+
+
+def is_true(value: object) -> bool:
+    """Say whether a flag is set, for whoever takes "true" and 1 as well as true."""
+    if isinstance(value, str):
+        return value.strip().lower() in _YES
+    return value == 1
 
 
 def _number(value: object) -> int:
