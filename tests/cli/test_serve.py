@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import pty
 import signal
 import subprocess
 import time
@@ -322,6 +323,37 @@ def _greeting(folder: Path, **environ: str) -> str:
 
 def _is_whole(lines: list[str]) -> bool:
     return any("api_key=" in line or "Name a provider" in line for line in lines)
+
+
+def _in_a_terminal(folder: Path, **environ: str) -> str:
+    """Return what is said at the start where a person sees it."""
+    here, there = pty.openpty()
+    kept = ("PATH", "PYTHONPATH")
+    with subprocess.Popen(
+        [*START, "serve", "--listen", "127.0.0.1:0"],
+        cwd=folder,
+        env={name: os.environ.get(name, "") for name in kept} | environ,
+        stdout=there,
+    ) as process:
+        os.close(there)
+        said = b""
+        try:
+            while b"api_key=" not in said:
+                said += os.read(here, 4096)
+        finally:
+            process.terminate()
+            os.close(here)
+    return said.decode()
+
+
+def test_a_key_that_costs_is_shown_to_a_person_and_to_no_file(tmp_path: Path) -> None:
+    """The output of a service goes to a journal, of a container to its log."""
+    kept = _greeting(tmp_path, OPENAI_API_KEY=OPENAI)
+    seen = _in_a_terminal(tmp_path, OPENAI_API_KEY=OPENAI)
+
+    assert "rk-" not in kept
+    assert "export RATEKEEPER_KEY=$(ratekeeper keys create my-app --store" in kept
+    assert "A client key, shown this once: rk-" in seen  # none was made before
 
 
 KEYS = f'client_keys:\n  - {{name: app, hash: "{"0f" * 32}"}}\n'

@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import shlex
+import sys
 import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -110,8 +111,11 @@ def serve(
             _log.warning("what answers is simulated: %s", plan.simulated)
 
         def ready(url: str) -> None:
-            # Only now: a key that is made and not shown is lost.
-            secret = gateway.first_key(_FIRST_KEY, simulated=bool(plan.simulated))
+            # Only now, and to whom it may be shown: one that is not is lost, and a
+            # file or a journal that the output goes to keeps it for whoever reads that.
+            secret = None
+            if plan.simulated or as_json or sys.stdout.isatty():
+                secret = gateway.first_key(_FIRST_KEY, simulated=bool(plan.simulated))
             facts = {
                 "url": url,
                 "config": plan.source,
