@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ratekeeper.gateway.auth import TwoCredentials, credential, strip_key
+from ratekeeper.gateway.auth import TwoCredentials, credential, is_foreign, strip_key
 
 
 @pytest.mark.parametrize(
@@ -100,3 +100,38 @@ def test_a_query_without_a_key_keeps_its_bytes() -> None:
 
 def test_a_key_of_any_bytes_is_read() -> None:
     assert "\xff\xfe" == credential([(b"x-api-key", b"\xff\xfe")], b"")
+
+
+@pytest.mark.parametrize(
+    ("origin", "site", "expected"),
+    [
+        (b"", b"", False),  # no browser
+        (b"", b"cross-site", True),  # an image, a form that gets
+        (b"", b"same-site", False),
+        (b"https://evil.example", b"", True),
+        (b"https://evil.example", b"cross-site", True),
+        (b"http://evil.example:8080", b"same-site", True),
+        (b"null", b"cross-site", True),
+        (b"http://GATEWAY.example:8080", b"", False),
+        (b"http://gateway.example", b"same-origin", False),  # a proxy renamed the host
+        (b"http://localhost:3000", b"same-site", False),
+        (b"http://127.0.0.1:3000", b"cross-site", False),
+        (b"http://[::1]", b"cross-site", False),
+        (b"http://[::1]:3000", b"cross-site", False),
+        (b"http://[::2]:3000", b"cross-site", True),
+        (b"http://localhost.evil.example", b"cross-site", True),
+        (b"app://obsidian.md", b"cross-site", False),  # a program, and no page
+        (b"chrome-extension://abc", b"none", False),
+    ],
+)
+def test_a_page_of_another_site_is_told_from_programs(
+    origin: bytes, site: bytes, *, expected: bool
+) -> None:
+    said = {
+        b"origin": origin,
+        b"sec-fetch-site": site,
+        b"host": b"gateway.example:8080",
+    }
+    fields = {name: value for name, value in said.items() if value}
+
+    assert expected is is_foreign(fields)

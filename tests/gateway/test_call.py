@@ -96,6 +96,23 @@ def test_nobody_calls_without_a_key_unless_told(
     assert 200 == reply.status_code
 
 
+def test_no_page_of_another_site_calls_without_a_key(
+    tmp_path: Path, upstream: Behind
+) -> None:
+    """Its text/plain post asks nobody's leave, and would spend the account."""
+    page = {"origin": "https://evil.example", "sec-fetch-site": "cross-site"}
+    with _one(tmp_path, upstream, keys=[], auth="none") as it:
+        url = f"{it.url}/v1/chat/completions"
+        stranger = httpx2.post(url, headers=page, content=b'{"model": "gpt-4o"}')
+    with _one(tmp_path, upstream) as it, it.client() as client:
+        known = client.get("/v1/models", headers=page)
+
+    assert 403 == stranger.status_code
+    assert "another site" in stranger.text
+    assert 200 == known.status_code
+    assert 1 == upstream.requests
+
+
 def test_a_model_that_a_key_may_not_use_is_refused(
     tmp_path: Path, upstream: Behind
 ) -> None:

@@ -10,13 +10,16 @@ import urllib.parse
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
 # Anthropic's SDKs, Google's, Azure's; Authorization is everybody's.
 _BARE = frozenset([b"x-api-key", b"x-goog-api-key", b"api-key"])
 _BEARER = b"bearer"
 _AUTHORIZATION = b"authorization"
 _PARAMETER = b"key"  # of a query: Google's REST
+
+_OWN_SITE = frozenset([b"same-origin", b"none"])  # none: typed, or a bookmark
+_HERE = frozenset([b"localhost", b"127.0.0.1", b"[::1]"])
 
 FIELDS = _BARE | {_AUTHORIZATION}  # the headers that never go upstream
 
@@ -47,6 +50,26 @@ def credential(headers: Iterable[tuple[bytes, bytes]], query: bytes) -> str | No
                 given = urllib.parse.unquote_to_bytes(value.replace(b"+", b" "))
                 found = _only(found, given.strip())
     return None if found is None else found.decode("latin-1")
+
+
+def is_foreign(fields: Mapping[bytes, bytes]) -> bool:
+    """Say whether a browser sends the request for a page of some other site.
+
+    Such a page may have anybody's browser post, without asking, to whatever is near it.
+    What is no browser says nothing of the kind, nor does a program in one that is no
+    page; a page that this machine serves is its user's own.
+    """
+    site = fields.get(b"sec-fetch-site", b"")
+    if site in _OWN_SITE:
+        return False
+    origin = fields.get(b"origin", b"").lower()
+    if not origin:
+        return site == b"cross-site"
+    scheme, _, host = origin.partition(b"://")
+    if scheme not in {b"http", b"https"}:
+        return origin == b"null"  # a page that says not whose it is
+    name = host if host.endswith(b"]") else host.rpartition(b":")[0] or host
+    return host != fields.get(b"host", b"").lower() and name not in _HERE
 
 
 def strip_key(query: bytes) -> bytes:

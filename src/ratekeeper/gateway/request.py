@@ -101,6 +101,10 @@ class Request:
         caller = None if secret is None else roster.caller(secret, self.arrived_us)
         if caller is None:
             caller = roster.anyone
+            if caller is not None and auth.is_foreign(self._fields):
+                raise Refused(
+                    Fault.FORBIDDEN, "a page of another site may not call without a key"
+                )
         if caller is None:
             raise Refused(
                 Fault.UNKNOWN_KEY,
