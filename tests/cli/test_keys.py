@@ -315,7 +315,7 @@ def test_a_store_that_is_not_there_is_not_made_by_looking(keys: Keys) -> None:
 def test_a_store_that_cannot_be_written_is_a_clear_error(keys: Keys) -> None:
     keys("create", "web", "--store", "sqlite:///absent/x.db", code=1)
 
-    assert "check that the disk has room" in keys.err
+    assert "its folder is not there: make it" in keys.err
 
 
 def test_a_key_in_the_place_of_its_name_is_not_repeated(keys: Keys) -> None:

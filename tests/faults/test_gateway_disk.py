@@ -68,6 +68,7 @@ def test_a_file_that_another_holds_stops_calls_under_budgets_and_no_others(
 
     assert {503} == {answer.status_code for answer in refused}
     assert "ratekeeper.db" not in refused[0].text
+    assert "cannot write down what the call takes; try again in" in refused[0].text
     assert "1" == refused[0].headers["retry-after"]
     assert 51 == seen
     assert slowest < 0.25  # nobody else stands still for it

@@ -25,6 +25,7 @@ from ratekeeper.gateway.trial import Offer
 from ratekeeper.providers import counting, shapes
 from ratekeeper.providers.facts import Counting
 from ratekeeper.providers.provider import counts_tokens
+from ratekeeper.stores.keys import NoRoom
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -43,10 +44,8 @@ if TYPE_CHECKING:
 
 ATTEMPTS = 4
 _BACKOFF = Backoff(attempts=ATTEMPTS)
-_NO_ROOM = (
-    "the gateway has no room in line, or cannot write down what a call takes: "
-    "try again in a moment"
-)
+_NO_ROOM = "too many calls wait at this gateway already"
+_NOT_WRITTEN = "the gateway cannot write down what the call takes"
 _NO_ROOM_US = 1_000_000
 
 
@@ -263,9 +262,8 @@ class Choice(Request):
             passed = await admit(gateway.store, way, costs, turn, gateway.ledger)
         except StoreUnavailable as error:
             # Not its message: where the store is concerns nobody but the operator.
-            raise Refused(
-                Fault.UNAVAILABLE, _NO_ROOM, retry_after_us=_NO_ROOM_US
-            ) from error
+            why = _NO_ROOM if isinstance(error, NoRoom) else _NOT_WRITTEN
+            raise Refused(Fault.UNAVAILABLE, why, retry_after_us=_NO_ROOM_US) from error
         if isinstance(passed, Waiter):
             self.waited_us += gateway.now_us() - now
             return passed

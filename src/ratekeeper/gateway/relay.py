@@ -65,7 +65,7 @@ async def _listed(call: Call, answer: Answer, trial: Trial) -> bool:
     except StoreUnavailable as error:
         raise Refused(
             Fault.UNAVAILABLE,
-            "the gateway cannot look up whose things are listed: try again in a moment",
+            "the gateway cannot look up whose things are listed",
             retry_after_us=units.SECOND,
         ) from error
     if query is not None and call.pages < _MOST_PAGES:

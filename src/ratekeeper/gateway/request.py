@@ -307,7 +307,7 @@ class Request:
             # Not its message: where the store is concerns nobody but the operator.
             raise Refused(
                 Fault.UNAVAILABLE,
-                "the gateway cannot look up where that was made: try again in a moment",
+                "the gateway cannot look up where that was made",
                 retry_after_us=SECOND,
             ) from error
         return name

@@ -7,6 +7,7 @@ tables mean is the business of whoever asks for them.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sqlite3
 import time
@@ -19,7 +20,25 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _SCHEME = "sqlite:///"
+_LONGEST = 80  # characters of a wrong address that are shown
 _LONG_LOG = 4000  # pages, 16 MB: twice a second's commits of a busy gateway
+_LOOK_AROUND = "check that the disk has room and that this user may write there"
+_MAKE_ROOM = "the disk is full: make room"
+_ASK_LEAVE = "this user may not write there"
+_WAYS_OUT = {  # by the system's number of an error
+    errno.ENOSPC: _MAKE_ROOM,
+    errno.EACCES: _ASK_LEAVE,
+    errno.EPERM: _ASK_LEAVE,
+    errno.EROFS: _ASK_LEAVE,
+    errno.ESTALE: "put the one before back, or restart",
+}
+_WAYS_OUT_OF_SQLITE = {
+    sqlite3.SQLITE_FULL: _MAKE_ROOM,
+    sqlite3.SQLITE_READONLY: _ASK_LEAVE,
+    sqlite3.SQLITE_BUSY: "another program holds it: end that, or try again",
+    sqlite3.SQLITE_NOTADB: "it is some other file: name another store",
+    sqlite3.SQLITE_CORRUPT: "it is damaged: put a copy in its place",
+}
 _BUSY_MS = 2000  # how long to wait for another process that writes
 
 
@@ -56,7 +75,7 @@ class Database:
         """
         with self._named():
             if _inode(self.path.stat()) != self._inode:
-                raise OSError("another file is in its place: put it back, or restart")
+                raise OSError(errno.ESTALE, "another file is in its place")
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 yield self._connection
@@ -99,11 +118,19 @@ class Database:
         try:
             yield
         except (sqlite3.Error, OSError) as error:
-            msg = (
-                f"the store {self.path} cannot be used ({error}): check that the disk "
-                "has room and that this user may write there"
-            )
-            raise StoreUnavailable(msg) from error
+            msg = f"the store {self.path} cannot be used ({_cause(error)}): "
+            raise StoreUnavailable(msg + self._way_out(error)) from error
+
+    def _way_out(self, error: sqlite3.Error | OSError) -> str:
+        """Say what to do about it."""
+        if self.path.is_dir():
+            return "it is a folder: name a file in it"
+        if not self.path.parent.is_dir():
+            return "its folder is not there: make it, or name another store"
+        if isinstance(error, OSError):
+            return _WAYS_OUT.get(error.errno or 0, _LOOK_AROUND)
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # without its details
+        return _WAYS_OUT_OF_SQLITE.get(code, _LOOK_AROUND)
 
 
 def _write_ahead(connection: sqlite3.Connection) -> None:
@@ -120,6 +147,11 @@ def _write_ahead(connection: sqlite3.Connection) -> None:
             return
 
 
+def _cause(error: sqlite3.Error | OSError) -> str:
+    """Return what the system says, without the path that stands before it already."""
+    return getattr(error, "strerror", None) or str(error)
+
+
 def _inode(found: os.stat_result) -> tuple[int, int]:
     return found.st_dev, found.st_ino
 
@@ -127,8 +159,13 @@ def _inode(found: os.stat_result) -> tuple[int, int]:
 def path_of(address: str) -> Path:
     """Return the file of an address such as `sqlite:///ratekeeper.db`."""
     if not address.startswith(_SCHEME) or len(address) == len(_SCHEME):
-        scheme = address.partition("://")[0][:20]
-        msg = f"store {scheme!r}: expected sqlite:///path, such as sqlite:///ratekeeper.db"
+        # Of others no more than the scheme: a password may follow.
+        shown = address.partition("://")[0][:20]
+        if shown == "sqlite":
+            shown = address[:_LONGEST]
+        msg = (
+            f"store {shown!r}: expected sqlite:///path, such as sqlite:///ratekeeper.db"
+        )
         raise ConfigError(msg)
     return Path(address.removeprefix(_SCHEME)).expanduser()
 

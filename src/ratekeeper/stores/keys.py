@@ -18,6 +18,11 @@ if TYPE_CHECKING:
     from ratekeeper.core.policy import Rule
     from ratekeeper.stores.journal import Journal
 
+
+class NoRoom(StoreUnavailable):
+    """A store holds as much as it may: of keys at their limits, or of calls that wait."""
+
+
 Target = tuple["Scope", str]  # whose limits, and which key
 
 _LOOK = 8  # keys looked at for the one that holds least
@@ -100,9 +105,9 @@ class Keys:
         scope.rows.pop(key, None)
         return best
 
-    def no_room(self) -> StoreUnavailable:
+    def no_room(self) -> NoRoom:
         """Say that there is no room for another key."""
-        return StoreUnavailable(
+        return NoRoom(
             f"the store holds {self._most} keys and those looked at are all at their "
             "limits: raise max_keys"
         )

@@ -25,7 +25,7 @@ from ratekeeper.core.line import Priority, State, Waiter
 from ratekeeper.core.slots import Gate, Slots
 from ratekeeper.errors import ConfigError, StoreUnavailable
 from ratekeeper.runtime.clock import MonotonicClock, Steady
-from ratekeeper.stores.keys import Keys, Scope
+from ratekeeper.stores.keys import Keys, NoRoom, Scope
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -278,7 +278,7 @@ class MemoryStore:
             raise StoreUnavailable(msg)
         if waiter.state is State.LEFT:
             msg = f"{self._max_waiting} calls are waiting already (max_waiting)"
-            raise StoreUnavailable(msg)
+            raise NoRoom(msg)
 
     def _entered(
         self, waiter: Waiter, targets: Sequence[Target], now: int
