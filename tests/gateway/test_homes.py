@@ -293,12 +293,48 @@ def test_what_is_written_is_found_by_whoever_comes_after(tmp_path: Path) -> None
     assert {("openai/one", "key/a"), ("openai/two", "key/b")} == found
 
 
-def test_what_an_account_makes_anew_is_its_makers(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("is_chosen", "owner"), [(False, "key/a"), (True, "key/b")])
+def test_an_id_stays_its_owners_unless_callers_choose_it(
+    tmp_path: Path, owner: str, *, is_chosen: bool
+) -> None:
     it = _homes(tmp_path)
     it.made("files/x", "gemini/one", "key/a")
-    it.made("files/x", "gemini/one", "key/b")
+    it.flush()
+    it.made("files/x", "gemini/one", "key/b", is_chosen=is_chosen)
+    it.flush()
 
-    assert [Home("gemini/one", "key/b", 40 * DAY)] == list(it.find("files/x"))
+    assert [Home("gemini/one", owner, 40 * DAY)] == list(it.find("files/x"))
+    assert it.find("files/x") == _homes(tmp_path).find("files/x")
+
+
+def test_an_id_that_is_told_again_is_written_once(tmp_path: Path) -> None:
+    written: list[int] = []
+    it = _homes(tmp_path, written=lambda: written.append(1))
+    for _ in range(3):
+        it.made("file-1", "openai/one", "key/a")
+        it.flush()
+
+    assert [1] == written
+
+
+def test_what_could_not_be_looked_up_takes_nothing_from_its_owner(
+    tmp_path: Path,
+) -> None:
+    first = _homes(tmp_path)
+    first.made("file-1", "openai/one", "key/a")
+    first.flush()
+    it = _homes(tmp_path)
+    other = Database(tmp_path / "homes.db")
+    with other.writing() as connection:
+        connection.execute("ALTER TABLE homes RENAME TO away")
+    it.made("file-1", "openai/one", "key/b")
+    it.made("file-2", "openai/one", "key/b")
+    with other.writing() as connection:
+        connection.execute("ALTER TABLE away RENAME TO homes")
+    it.flush()
+
+    assert ["key/a"] == [home.owner for home in it.find("file-1")]
+    assert ["key/b"] == [home.owner for home in it.find("file-2")]
 
 
 def test_memory_is_bounded_and_the_rest_is_on_disk(tmp_path: Path) -> None:

@@ -201,6 +201,29 @@ def test_what_a_long_operation_of_googles_made(
     assert (200, 404) == seen
 
 
+def test_an_answer_that_names_anothers_gives_it_to_nobody(tmp_path: Path) -> None:
+    with _two(tmp_path, "openai") as it:
+        it.have("/v1/batches", {"id": "batch_1"})
+        taken = it.theirs.post("/v1/batches", json={"x": 1})
+        seen = it.statuses("/v1/batches/batch_1")
+
+    assert 200 == taken.status_code
+    assert (200, 404) == seen
+
+
+def test_a_name_that_has_become_free_at_google_is_its_next_makers(
+    tmp_path: Path,
+) -> None:
+    """Callers choose names of files there, and Google forgets files after two days."""
+    path = "/gemini/v1beta/files"
+    with _two(tmp_path, "gemini", "/v1beta/openai") as it:
+        it.have(path, {"file": {"name": "files/report"}})
+        it.theirs.post(path, json={"x": 1})
+        seen = it.statuses(f"{path}/report")
+
+    assert (404, 200) == seen
+
+
 @pytest.mark.parametrize(
     ("query", "headers"),
     [

@@ -394,7 +394,10 @@ class Call(Choice):
     def _made(self, name: str) -> None:
         assert self.account is not None
         assert self.caller is not None
-        self.gateway.homes.made(name, self.account.name, self.caller.owner)
+        is_chosen = self.dialect is Dialect.GEMINI and self.method != "GET"
+        self.gateway.homes.made(
+            name, self.account.name, self.caller.owner, is_chosen=is_chosen
+        )
 
     def begin(self, status: int) -> None:
         """Take note that the answer begins."""

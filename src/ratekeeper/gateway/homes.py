@@ -31,6 +31,7 @@ _TABLES = (
 )
 _PUT = """INSERT INTO homes VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE
     SET owner = excluded.owner, used_us = excluded.used_us"""
+_ADD = "INSERT INTO homes VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING"
 _OLDEST = """DELETE FROM homes WHERE (id, account) IN
     (SELECT id, account FROM homes WHERE used_us < ? ORDER BY used_us LIMIT ?)"""
 _EXCESS = "SELECT used_us FROM homes ORDER BY used_us DESC LIMIT 1 OFFSET ?"
@@ -118,6 +119,7 @@ class Homes:
         self._most_rows = most_rows
         self._known: OrderedDict[str, tuple[Home, ...]] = OrderedDict()
         self._unwritten: dict[str, tuple[Home, ...]] = {}
+        self._unread: set[str] = set()  # of these: whether they have rows
         self._is_failing = False
         self._later: asyncio.TimerHandle | None = None
         with database.writing() as connection:
@@ -143,13 +145,24 @@ class Homes:
             self._know(name, homes)
         return homes
 
-    def made(self, name: str, account: str, owner: str) -> None:
-        """Take note of an id that an account has made for somebody."""
+    def made(
+        self, name: str, account: str, owner: str, *, is_chosen: bool = False
+    ) -> None:
+        """Take note of an id that an account has made for somebody.
+
+        Whose it is already it stays. Only what callers have chosen (`is_chosen`) may be
+        made again by another, once it has been deleted or has expired.
+        """
         try:
             before = self.find(name)
         except StoreUnavailable:
-            before = ()  # its row, if any, is kept or replaced when this is written
-        self._put(name, Home(account, owner, self._now_us()), before)
+            before = ()
+            self._unread.add(name)
+        there = next((one for one in before if one.account == account), None)
+        if there is None or (is_chosen and there.owner != owner):
+            self._put(name, Home(account, owner, self._now_us()), before)
+        elif there.owner == owner:
+            self.used([name], account)
 
     def used(self, names: Iterable[str], account: str) -> None:
         """Take note that ids are in use, so that they are not forgotten."""
@@ -167,7 +180,9 @@ class Homes:
         self._know(name, homes)
         self._unwritten[name] = homes
         if len(self._unwritten) > self._most_known:  # the disk has failed for long
-            del self._unwritten[next(iter(self._unwritten))]
+            lost = next(iter(self._unwritten))
+            del self._unwritten[lost]
+            self._unread.discard(lost)
         if self._later is None:
             self._later = self._loop.call_later(_SOON_S, self._write)
 
@@ -193,15 +208,15 @@ class Homes:
         """Write what is not on disk yet; raises `StoreUnavailable`, and keeps it then."""
         if not self._unwritten:
             return
+        rows: dict[bool, list[tuple[str, str, str, int]]] = {True: [], False: []}
+        for name, homes in self._unwritten.items():
+            rows[name in self._unread] += [(name, *home) for home in homes]
         with self._database.writing() as connection:
-            connection.executemany(
-                _PUT,
-                [
-                    (name, *home)
-                    for name, all_ in self._unwritten.items()
-                    for home in all_
-                ],
-            )
+            connection.executemany(_PUT, rows[False])
+            connection.executemany(_ADD, rows[True])
+        for name in self._unread:
+            self._known.pop(name, None)  # it may have been another's before
+        self._unread.clear()
         self._unwritten.clear()
         self._written()
 
