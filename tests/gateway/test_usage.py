@@ -183,6 +183,13 @@ def test_the_last_chunk_goes_and_a_comment_beside_it_stays(end: bytes) -> None:
     assert expected == filtered([bytes([byte]) for byte in data])
 
 
+def test_an_event_of_which_one_line_went_keeps_its_end() -> None:
+    taken = UsageFilter()
+    lines = (b'data: {"choices":[],"usage":{}}\r\n', b": pi", b"ng\r\n", b"\r\n")
+
+    assert [b"", b": pi", b"ng\r\n", b"\r\n"] == [taken.feed(line) for line in lines]
+
+
 def test_a_line_without_end_is_kept_no_longer_than_a_mebibyte() -> None:
     taken = UsageFilter()
     start = b'data: {"usage":null,"x":"'
@@ -246,6 +253,8 @@ def test_asking_changes_nothing_else(body: dict[str, Any], style: Any) -> None:
             b'{"x":{"stream_options":1},"stream_options":{"include_usage":true}}',
         ),
         (b'{"stream_options": {"include_usage": true}}', None),  # the caller asks
+        ('{"stream":true}'.encode("utf-16-le"), None),
+        ('{"stream":true}'.encode("utf-16"), None),
         (b'{"stream_options":7}', None),  # the provider will say what is wrong
         (b'{"stream_options":', None),
         (b"", None),

@@ -210,10 +210,7 @@ class Call(Choice):
             query = fields.to_google(query)
         if query:
             url = f"{url}?{query.decode('latin-1')}"
-        headers = [
-            (name.decode("latin-1"), value.decode("latin-1"))
-            for name, value in fields.onward(self.headers)
-        ]
+        headers = fields.texts(fields.onward(self.headers))
         headers += account.native_headers if found.is_native else account.headers
         headers.append(("accept-encoding", "identity"))  # what is packed is not metered
         data: Any = body or None

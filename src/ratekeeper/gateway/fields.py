@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from ratekeeper.gateway.auth import FIELDS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from ratekeeper.gateway.reply import Header
 
@@ -114,6 +114,24 @@ _SHAPES = (b"json", b"sse", b"media")  # of a stream, of a file
 def onward(headers: Iterable[Header]) -> list[Header]:
     """Return those of a call's headers that go on to the provider."""
     return _passed(headers, _onward)
+
+
+def texts(headers: Sequence[Header]) -> list[tuple[str, str]]:
+    """Return headers as the pool takes them, who writes UTF-8: what is none is left out.
+
+    In other bytes it would arrive as something else.
+    """
+    try:
+        return [(name.decode(), value.decode()) for name, value in headers]
+    except UnicodeDecodeError:
+        return [found for header in headers for found in _text(header)]
+
+
+def _text(header: Header) -> list[tuple[str, str]]:
+    try:
+        return [(header[0].decode(), header[1].decode())]
+    except UnicodeDecodeError:
+        return []
 
 
 def forwarded(headers: Iterable[Header]) -> list[Header]:

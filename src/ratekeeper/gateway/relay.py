@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     Headers = list[tuple[bytes, bytes]]
 
+_BODILESS = frozenset([204, 304])  # nor do they say a length (RFC 9110, 8.6)
 _MOST_LISTED = 8 * 1024 * 1024  # bytes of a page; OpenAI's of 10,000 files has three
 _MOST_PAGES = 20  # without anything of the caller's, before it is shown an empty one
 _MOST_WHOLE = 256 * 1024  # bytes of an answer that is read before its head is sent
@@ -39,7 +40,7 @@ async def relay(call: Call, answer: Answer, trial: Trial) -> bool:
     if call.lists is not None:
         return await _listed(call, answer, trial)
     length = answer.length
-    if length is not None and length <= _MOST_WHOLE:
+    if length is not None and length <= _MOST_WHOLE and not call.asked_usage:
         await _short(call, answer, trial)
     else:
         await _long(call, answer, trial)
@@ -134,7 +135,7 @@ async def pass_on(call: Call, answer: Answer, headers: Headers, body: bytes) -> 
     """Send a provider's answer that is there as a whole."""
     # What HEAD is answered is as long as it would have been.
     length = answer.length if call.method == "HEAD" else len(body)
-    if length is not None:
+    if length is not None and answer.status not in _BODILESS:
         headers.append((b"content-length", b"%d" % length))
     await whole(call, answer.status, headers, body)
 

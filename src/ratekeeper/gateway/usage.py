@@ -66,7 +66,7 @@ def ask(body: bytes) -> bytes | None:
 
     The value of every member stays as it was written, to the byte.
     """
-    if _DATA_SOURCES in body:
+    if _DATA_SOURCES in body or b"\0" in body[:4]:  # UTF-16 is read, and not written
         return None
     if _OPTIONS not in body:
         start = body.find(b"{") + 1
@@ -134,6 +134,7 @@ class UsageFilter:
                 self._held += rest
                 return b""
             self._passing = True
+            self._dropped = False  # its event goes on
         if rest.endswith(b"\r"):
             self._held += b"\r"
             return rest[:-1]
