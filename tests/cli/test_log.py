@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
+import os
 import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
+from ratekeeper.cli import log
 from ratekeeper.cli.log import on_stderr
 
 if TYPE_CHECKING:
@@ -52,3 +55,29 @@ def test_a_message_that_is_an_object_is_one_line_of_json(
 
     said = json.loads(line)
     assert ("refused", "WARNING") == (said["event"], said["level"])
+
+
+def test_lines_that_nobody_reads_are_lost_and_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger("ratekeeper"), "propagate", False)
+    monkeypatch.setattr(log, "_MOST", 10)
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    full = 0
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            full += os.write(writer, b"x" * 4096)
+    os.set_blocking(writer, True)
+    with os.fdopen(reader, "rb") as pipe, os.fdopen(writer, "w") as file:
+        monkeypatch.setattr(sys, "stderr", file)
+        with on_stderr(as_json=False):
+            for _ in range(100):
+                LOG.warning("nobody reads this")
+            pipe.read(full)  # somebody reads
+        file.close()
+        said = pipe.read().decode()
+    told = said.count("nobody reads this")
+
+    assert 10 <= told <= 11  # one may have been on its way
+    assert f" {100 - told} lines of the log were lost: nobody read it" in said

@@ -279,12 +279,6 @@ def _curl_line(folder: Path, **environ: str) -> list[str]:
     return [str(status), *headers.values()]
 
 
-def test_the_curl_line_it_prints_works(tmp_path: Path) -> None:
-    status, *_ = _curl_line(tmp_path)
-
-    assert "200" == status
-
-
 def test_the_curl_line_takes_the_key_from_its_variable(tmp_path: Path) -> None:
     with simulate("openai", "--json") as provider:
         account = {"api_key": "env:OPENAI_API_KEY", "limits": ["500 rpm"]}

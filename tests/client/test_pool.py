@@ -62,6 +62,12 @@ async def _whole(pool: Pool, url: str, **options: Any) -> tuple[int, bytes]:
         answer.close()
 
 
+def test_every_reason_for_silence_has_words_for_the_operator() -> None:
+    told = {str(Unreached("host", reason=why, was_sent=True)) for why in Silence}
+
+    assert len(Silence) == len(told)
+
+
 def test_bytes_come_back_as_they_were_sent() -> None:
     packed = b"\x1f\x8b not really packed \x00\xff"
 

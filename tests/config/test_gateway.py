@@ -66,6 +66,7 @@ MALFORMED = [
     ("max_body: 32MeB", "1: max_body: '32MeB': 'MeB': expected B, kB, MB"),
     ("max_wait: 20x", "1: max_wait: '20x': 'x': expected ms, s, m, h or days"),
     ("drain: 10", "1: drain: expected a duration such as 20s, not 10"),
+    ("notice: 10", "1: notice: expected a duration such as 20s, not 10"),
     ("notice: 10x", "1: notice: '10x': 'x': expected ms, s, m, h or days"),
     ("max_held: 1MiB", "1: max_held: max_body is more than max_held"),
     ("max_body: 1GiB", "1: max_body: max_body is more than max_held"),

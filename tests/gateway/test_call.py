@@ -195,17 +195,6 @@ def test_a_budget_is_never_passed(tmp_path: Path, upstream: Behind) -> None:
     assert 3 <= spent <= 8
 
 
-def test_an_unknown_price_under_a_budget_is_refused(
-    tmp_path: Path, upstream: Behind
-) -> None:
-    keys = [client_key(limits=["$1/day"])]
-    with _one(tmp_path, upstream, keys=keys) as it, it.client() as client:
-        reply = it.chat(client, model="nobody-knows-this-model")
-
-    assert reply.status_code in {400, 403}
-    assert "price" in reply.text
-
-
 def test_what_was_spent_survives_a_restart(tmp_path: Path, upstream: Behind) -> None:
     keys = [client_key(limits=["3 requests/day"], max_wait="0s")]
     statuses = []

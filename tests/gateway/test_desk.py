@@ -368,7 +368,7 @@ async def _unheard(folder: Path, body: bytes, pause_s: float) -> tuple[int, int]
         "raw_path": b"/v1/ratekeeper/acquire",
         "query_string": b"",
         "headers": [(b"authorization", f"Bearer {gates.SECRET}".encode())],
-        "ratekeeper.wire": Wire(expects_continue=False),
+        "ratekeeper.wire": Wire(),
     }
     with pytest.raises(ConnectionError):
         await gateway(scope, receive, send)

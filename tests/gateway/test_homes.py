@@ -254,10 +254,10 @@ def test_a_full_account_keeps_no_prompt(tmp_path: Path, one: Shelf, two: Shelf) 
         _gate(tmp_path, one, two, limit="10 requests/day") as it,
         it.client() as client,
     ):
-        statuses = [it.chat(client, messages=long).status_code for _ in range(20)]
+        statuses = [it.chat(client, messages=long).status_code for _ in range(12)]
 
-    assert [200] * 20 == statuses
-    assert [10, 10] == [len(one.asked), len(two.asked)]
+    assert [200] * 12 == statuses
+    assert [3, 9] == sorted([len(one.asked), len(two.asked)])  # 90 % is full
 
 
 # The table itself.

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ratekeeper.gateway import relay
 from ratekeeper.gateway.lists import Page
 from ratekeeper.providers.facts import Dialect
 from tests.gateway import gates
@@ -61,6 +62,20 @@ def test_a_list_shows_what_is_its_callers(tmp_path: Path, one: Shelf) -> None:
     assert [name for _, name in made] == seen[1]
     assert (made[0][0], made[-1][0]) == (page["first_id"], page["last_id"])
     assert 1.5 == page["data"][0]["size"]
+
+
+def test_a_list_beyond_reason_is_not_read_to_its_end(
+    tmp_path: Path, one: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relay, "_MOST_LISTED", 10_000)
+    with _gate(tmp_path, one) as it, it.client() as client:
+        one.raw = json.dumps({"data": [], "x": "y" * 9_900}).encode()
+        fits = client.get("/v1/batches").status_code
+        one.raw = json.dumps({"data": [], "x": "y" * 10_000}).encode()
+        answer = client.get("/v1/batches")
+
+    assert (200, 502) == (fits, answer.status_code)
+    assert "ask for fewer" in answer.text
 
 
 def test_of_several_owners_nobody_sees_what_nobody_made_here(

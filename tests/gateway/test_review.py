@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import socket
 import sqlite3
 import threading
 import time
@@ -15,6 +16,7 @@ import pytest
 
 from ratekeeper.core.breaker import FAILURES
 from ratekeeper.gateway import intake
+from tests.faults.scripted import Asked, scripted
 from tests.gateway import gates
 from tests.gateway.gates import Behind, Gate, account, asgi, behind, client_key, gate
 
@@ -206,21 +208,28 @@ def test_a_call_under_way_survives_a_reload_with_other_limits(
     assert [200] == statuses
 
 
-def test_a_form_is_not_sent_to_a_model_of_another_name(
-    tmp_path: Path, upstream: Behind
-) -> None:
+def _answered(sock: socket.socket, asked: Asked) -> bool:
+    del asked
+    sock.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}")
+    return True
+
+
+def test_a_form_is_not_sent_to_a_model_of_another_name(tmp_path: Path) -> None:
     fallbacks = {"whisper": ["openai/whisper-1"]}
     keys = [client_key(allow_models=["whisper"])]
-    providers = {"openai": account(upstream.url)}
-    config = gates.config(tmp_path, providers, keys, fallbacks=fallbacks)
-    with gate(config) as it, it.client() as client:
-        reply = client.post(
-            "/v1/audio/transcriptions",
-            data={"model": "whisper"},
-            files={"file": ("a.wav", b"x")},
-        )
+    with scripted(_answered) as provider:
+        providers = {"openai": account(provider.url)}
+        config = gates.config(tmp_path, providers, keys, fallbacks=fallbacks)
+        with gate(config) as it, it.client() as client:
+            reply = client.post(
+                "/v1/audio/transcriptions",
+                data={"model": "whisper"},
+                files={"file": ("a.wav", b"x")},
+            )
+    (asked,) = provider.asked
 
-    assert reply.status_code < 500
+    assert 200 == reply.status_code
+    assert b"\r\nwhisper\r\n" in asked.body
 
 
 def test_a_call_larger_than_a_limit_that_was_lowered_is_told_so(

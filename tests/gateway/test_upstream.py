@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ratekeeper.core.units import SECOND
+from ratekeeper.core.units import DAY, SECOND
 from ratekeeper.gateway.admit import Way
 from ratekeeper.providers.catalog import PROVIDERS
 from ratekeeper.providers.facts import Kind, Verdict
@@ -27,6 +27,36 @@ def test_an_account_that_fails_is_not_told_by_what_closed_it_before(
     assert "billing" == before
     assert account.wait_us(4 * SECOND)
     assert "it fails: its answers are errors" == account.why(4 * SECOND)
+
+
+def test_what_a_provider_says_closes_an_account_for_a_month_at_most(
+    tmp_path: Path,
+) -> None:
+    providers = {"openai": gates.account("http://127.0.0.1:9/v1")}
+    with gates.gate(gates.config(tmp_path, providers)) as it:
+        (account,) = it.gateway.roster.upstreams["openai"].accounts
+    account.judged(
+        Verdict(kind=Kind.BILLING, retry=False, retry_after_us=400 * DAY), now=0
+    )
+
+    assert 31 * DAY == account.wait_us(0)
+
+
+def test_an_answer_to_a_call_from_before_it_closed_proves_nothing(
+    tmp_path: Path,
+) -> None:
+    providers = {"openai": gates.account("http://127.0.0.1:9/v1")}
+    with gates.gate(gates.config(tmp_path, providers)) as it:
+        (account,) = it.gateway.roster.upstreams["openai"].accounts
+    proved = [account.is_proved]
+    account.judged(
+        Verdict(kind=Kind.OVERLOADED, retry=True, retry_after_us=2 * SECOND), now=0
+    )
+    for now in (SECOND, 3 * SECOND):
+        account.succeeded(now)
+        proved.append(account.is_proved)
+
+    assert [True, False, True] == proved
 
 
 def test_what_answers_show_of_limits_is_read_once_in_a_moment() -> None:

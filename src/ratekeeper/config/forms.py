@@ -24,6 +24,7 @@ _OF_FIELDS = {
     "max_body": _SIZE,
     "max_held": _SIZE,
     "max_wait": _DURATION,
+    "notice": _DURATION,
     "drain": _DURATION,
     "notice": _DURATION,
     "base_url": _URL,

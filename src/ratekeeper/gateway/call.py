@@ -300,8 +300,6 @@ class Call(Choice):
             also.append(
                 (b"allow", b", ".join(m.encode() for m in sorted(route.METHODS)))
             )
-        if error.fault is Fault.TOO_LARGE:  # what is left of it is not read
-            also.append((b"connection", b"close"))
         answer = reply.answer(
             error.fault,
             error.message,

@@ -60,10 +60,9 @@ class Wire:
     closed.
     """
 
-    __slots__ = ("expects_continue", "is_gone", "most_unread", "on_gone")
+    __slots__ = ("is_gone", "most_unread", "on_gone")
 
-    def __init__(self, *, expects_continue: bool, most_unread: int = 0) -> None:
-        self.expects_continue = expects_continue
+    def __init__(self, *, most_unread: int = 0) -> None:
         self.most_unread = most_unread
         self.is_gone = False
         self.on_gone: Callable[[], None] | None = None
@@ -105,7 +104,7 @@ class Exchange(Wire):
         keep_alive: bool,
         expects_continue: bool,
     ) -> None:
-        super().__init__(expects_continue=expects_continue, most_unread=most_unread)
+        super().__init__(most_unread=most_unread)
         self._connection = connection
         self._is_mute = is_head  # answered without a body, whatever its head says
         self._is_old = is_old  # HTTP/1.0 knows no chunks
