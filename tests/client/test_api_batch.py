@@ -127,6 +127,7 @@ def test_no_more_calls_are_under_way_than_allowed(
 STOPS = {
     "a refused key": (error(401), AuthenticationError),
     "no permission": (error(403), ProviderError),
+    "a scope is missing": (error(401, message="Missing scopes: x."), ProviderError),
     "no credit": (error(429, "insufficient_quota"), BillingStopped),
 }
 

@@ -221,6 +221,11 @@ CHECKS = {
     "no credit": (error(429, "insufficient_quota"), KeyStatus.NO_CREDIT, True),
     "refused": (error(401), KeyStatus.REFUSED, False),
     "no permission": (error(403), KeyStatus.NO_PERMISSION, False),
+    "a scope is missing": (
+        error(401, message="Missing scopes: api.model.read."),
+        KeyStatus.NO_PERMISSION,
+        False,
+    ),
     "trouble": (error(500), KeyStatus.CANNOT_TELL, False),
     "overloaded": (error(529), KeyStatus.CANNOT_TELL, False),
     "no such page": (error(404), KeyStatus.CANNOT_TELL, False),

@@ -14,19 +14,17 @@ import threading
 from collections.abc import AsyncIterable, Iterable
 from typing import TYPE_CHECKING, Any
 
+from ratekeeper.client import refusals
 from ratekeeper.client.terms import Gate
 from ratekeeper.errors import (
     AuthenticationError,
     BillingStopped,
     ConfigError,
-    ProviderError,
     RatekeeperError,
 )
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-
-_FORBIDDEN = 403
 
 
 def check(requests: object, concurrency: int, *, also_async: bool = False) -> None:
@@ -44,9 +42,8 @@ def check(requests: object, concurrency: int, *, also_async: bool = False) -> No
 
 def _stops_all(result: object) -> bool:
     """Say whether every other call would end the same way."""
-    return isinstance(result, AuthenticationError | BillingStopped) or (
-        isinstance(result, ProviderError) and result.status == _FORBIDDEN
-    )
+    is_closed = isinstance(result, AuthenticationError | BillingStopped)
+    return is_closed or refusals.is_forbidden(result)
 
 
 class Ledger:

@@ -19,7 +19,6 @@ from ratekeeper.core import units
 from ratekeeper.errors import (
     AuthenticationError,
     BillingStopped,
-    ProviderError,
     ProviderThrottled,
     ProviderUnreachable,
     RatekeeperError,
@@ -33,8 +32,6 @@ if TYPE_CHECKING:
     from ratekeeper.client.shown import ShownLimit
     from ratekeeper.client.terms import Call, Terms, Turn
     from ratekeeper.providers.catalog import Provider
-
-_FORBIDDEN = 403
 
 
 class KeyStatus(StrEnum):
@@ -159,7 +156,7 @@ def _read(error: RatekeeperError) -> KeyStatus:
             return KeyStatus.THROTTLED
         case BillingStopped():
             return KeyStatus.NO_CREDIT
-        case ProviderError(status=status) if status == _FORBIDDEN:
+        case _ if refusals.is_forbidden(error):
             return KeyStatus.NO_PERMISSION
         case ProviderUnreachable():
             return KeyStatus.UNREACHABLE

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from ratekeeper.providers.catalog import Provider
     from ratekeeper.providers.facts import Verdict
 
+_DENIED = frozenset([401, 403])
+
 _NAMES = {
     units.SECOND: "second",
     units.MINUTE: "minute",
@@ -83,6 +85,16 @@ def error_of(
             return never
         case Kind.FORBIDDEN | Kind.TRANSIENT | Kind.REJECTED:
             return ProviderError(sentence, **facts)
+
+
+def is_forbidden(error: object) -> bool:
+    """Say whether a key is known and may not do what was asked.
+
+    Some answer 401 to that; where the key itself is meant, it is another error.
+    """
+    if isinstance(error, AuthenticationError) or not isinstance(error, ProviderError):
+        return False
+    return error.status in _DENIED
 
 
 def _sentence(

@@ -84,7 +84,7 @@ class Observer:
         """Hear that another config is in force."""
 
     def tick(self) -> None:
-        """Do what is due; called about once a second."""
+        """Do what is due; called about twice a second."""
 
     def close(self) -> None:
         """Tell what has not been told yet."""
