@@ -184,6 +184,34 @@ def test_the_first_of_several_doors_that_opens_lets_them_in() -> None:
     assert [("one", 2.0)] == street.entered
 
 
+def test_all_are_let_go_in_order_and_some_in_each_turn_where_they_are_to_choose_anew() -> (
+    None
+):
+    street = Street()
+    door = street.door(30)
+    turns: list[int] = []
+
+    async def story() -> None:
+        async with asyncio.TaskGroup() as group:
+            for n in range(50):
+                group.create_task(street.come(str(n), door))
+            group.create_task(street.come("first", door, priority=0))
+            await asyncio.sleep(1)
+            street.steps.disperse()
+            assert not street.steps.are_taken((door,))
+            while len(street.turned_away) < 51:
+                before = len(street.turned_away)
+                await asyncio.sleep(0)
+                turns.append(len(street.turned_away) - before)
+
+    street.play(story)
+
+    assert [] == street.entered
+    assert ["first", *map(str, range(50))] == [name for name, _ in street.turned_away]
+    assert {1.0} == {at_s for _, at_s in street.turned_away}
+    assert 20 == max(turns)
+
+
 def test_whoever_hangs_up_leaves_and_nobody_waits_longer_for_it() -> None:
     street = Street()
     door = street.door(1)

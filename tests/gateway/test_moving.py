@@ -68,8 +68,8 @@ def _set_aside(it: Gate, at: int, for_s: float) -> None:
     account = it.gateway.roster.accounts[at]
 
     def do() -> None:
-        account.aside_until_us = it.gateway.now_us() + int(for_s * SECOND)
-        account.aside_why = "billing"
+        account.standing.until_us = it.gateway.now_us() + int(for_s * SECOND)
+        account.standing.why = "billing"
         it.gateway.tell_of(account)
 
     it.do(do)

@@ -3,18 +3,41 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 
-from ratekeeper.config.model import ClientKey
+from ratekeeper.config.model import ClientKey, Config
+from ratekeeper.core.units import SECOND
 from ratekeeper.gateway.keystore import KeyStore
+from ratekeeper.gateway.observer import Observer
 from ratekeeper.stores.database import Database
+from ratekeeper.testing import ManualClock
+from tests.faults.scripted import Asked, scripted
 from tests.gateway import gates
-from tests.gateway.gates import Gate, account, behind, client_key, gate
+from tests.gateway.gates import Behind, Gate, account, behind, client_key, gate
 
 OTHER = "rk-" + "o" * 43
+ENVIRON = {"OTHER_KEY": "sk-upstream-other-0123456789abcdefghijkl"}
+
+
+@pytest.fixture
+def upstream() -> Iterator[Behind]:
+    with behind(keys=[gates.UPSTREAM_KEY, ENVIRON["OTHER_KEY"]]) as it:
+        yield it
+
+
+@pytest.fixture
+def pool() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor() as it:
+        yield it
 
 
 def _created(folder: Path, **said: Any) -> None:
@@ -84,3 +107,423 @@ def test_a_key_whose_team_leaves_the_config_lets_nobody_in(
     assert [[200], [401], [200], [200, 429]] == [before, without, others, again]
     assert 1 == len(told)
     assert "its team 'a' is not in the config" in told[0]
+
+
+def _until(holds: Callable[[], bool], within_s: float = 5.0) -> bool:
+    end = time.monotonic() + within_s
+    while not holds() and time.monotonic() < end:
+        time.sleep(0.005)
+    return holds()
+
+
+class Callers:
+    """Callers, each in a thread of its own, and what they were told in which order."""
+
+    def __init__(self, it: Gate, pool: ThreadPoolExecutor) -> None:
+        self.told: list[tuple[str, int]] = []
+        self._it, self._pool = it, pool
+        self._waiting: list[Future[None]] = []
+
+    def come(
+        self,
+        name: str = "",
+        secret: str = gates.SECRET,
+        *,
+        call: Callable[[httpx2.Client], httpx2.Response] | None = None,
+        **said: Any,
+    ) -> None:
+        """Have one more call come, and wait until it stands in line."""
+
+        def run() -> None:
+            with self._it.client(secret) as client:
+                reply = call(client) if call else self._it.chat(client, **said)
+            self.told.append((name, reply.status_code))
+
+        stand = self._stand() + 1
+        self._waiting.append(self._pool.submit(run))
+        assert _until(lambda: stand == self._stand())
+
+    def _stand(self) -> int:
+        gateway = self._it.gateway
+        steps = sum(len(one._places) for one in gateway.doorsteps._steps.values())
+        return steps + sum(len(one.crowd) for one in gateway.roster.accounts)
+
+    def statuses(self, within_s: float = 5.0) -> list[int]:
+        """Return what those were told who came, in that order."""
+        for one in self._waiting:
+            one.result(timeout=within_s)
+        return [status for _, status in self.told]
+
+
+ONE: dict[str, Any] = {"limits": ["1 request/20s"]}
+NINE: dict[str, Any] = {"limits": ["9 requests/20s"]}
+NONE: dict[str, Any] = {}
+SHADOW: dict[str, Any] = {"limits": ["1 request/20s"], "shadow": True}
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ((ONE, NONE), (NINE, NONE)),
+        ((ONE, NONE), (NONE, NONE)),
+        ((ONE, NONE), (SHADOW, NONE)),
+        ((ONE, NONE), (NONE, NINE)),
+        ((NONE, ONE), (NONE, NINE)),
+        ((NONE, ONE), (NONE, NONE)),
+    ],
+)
+def test_a_limit_that_holds_nobody_up_any_more_frees_those_in_line(
+    tmp_path: Path,
+    upstream: Behind,
+    pool: ThreadPoolExecutor,
+    before: tuple[dict[str, Any], ...],
+    after: tuple[dict[str, Any], ...],
+) -> None:
+    def config(key: dict[str, Any], team: dict[str, Any]) -> Config:
+        keys = [client_key(team="a", max_wait="1 minute", **key)]
+        providers = {"openai": account(upstream.url)}
+        return gates.config(tmp_path, providers, keys, teams={"a": team})
+
+    with gate(config(*before)) as it:
+        assert [200] == _statuses(it)
+        callers = Callers(it, pool)
+        callers.come()
+        it.reload(config(*after))
+        statuses = callers.statuses()
+
+    assert [200] == statuses
+
+
+def test_a_limit_that_is_taken_away_and_put_back_forgives_nothing(
+    tmp_path: Path, upstream: Behind
+) -> None:
+    def config(*limits: str) -> Config:
+        keys = [client_key(max_wait="0s", limits=list(limits))]
+        return gates.config(tmp_path, {"openai": account(upstream.url)}, keys)
+
+    with gate(config("2 requests/minute")) as it:
+        before = _statuses(it, 2)
+        it.reload(config())
+        without = _statuses(it)
+        it.reload(config("2 requests/minute"))
+        after = _statuses(it)
+
+    assert [[200, 200], [200], [429]] == [before, without, after]
+
+
+def test_a_key_that_is_taken_away_sends_nothing_from_the_line(
+    tmp_path: Path, upstream: Behind, pool: ThreadPoolExecutor
+) -> None:
+    providers = {"openai": account(upstream.url, "1 request/20s")}
+
+    def config(*keys: Any) -> Config:
+        return gates.config(tmp_path, providers, list(keys), max_wait="1 minute")
+
+    with gate(config(client_key(), client_key("other", OTHER))) as it:
+        assert [200] == _statuses(it)
+        callers = Callers(it, pool)
+        callers.come("other", OTHER)
+        it.reload(config(client_key()))
+        statuses = callers.statuses()
+
+    assert [401] == statuses
+    assert 1 == upstream.requests
+
+
+@pytest.mark.parametrize(("allowed", "status"), [("gpt-4o", 200), ("claude*", 403)])
+def test_a_call_in_line_is_held_to_the_models_that_a_reload_allows(
+    tmp_path: Path,
+    upstream: Behind,
+    pool: ThreadPoolExecutor,
+    allowed: str,
+    status: int,
+) -> None:
+    providers = {"openai": account(upstream.url, "1 request/s")}
+
+    def config(**said: Any) -> Config:
+        keys = [client_key(max_wait="1 minute", **said)]
+        return gates.config(tmp_path, providers, keys)
+
+    with gate(config()) as it:
+        assert [200] == _statuses(it)
+        callers = Callers(it, pool)
+        callers.come()
+        it.reload(config(allow_models=[allowed]))
+        statuses = callers.statuses()
+
+    assert [status] == statuses
+
+
+def test_a_key_of_the_store_that_is_revoked_sends_nothing_from_the_line(
+    tmp_path: Path, upstream: Behind, pool: ThreadPoolExecutor
+) -> None:
+    """Other keys that come or go meanwhile cost nobody their turn."""
+    _created(tmp_path, name="bob")
+    providers = {"openai": account(upstream.url, "1 request/s")}
+    config = gates.config(tmp_path, providers, [client_key(max_wait="20s")])
+    with gate(config) as it:
+        assert [200] == _statuses(it)
+        callers = Callers(it, pool)
+        callers.come("app")
+        callers.come("bob", OTHER)
+        callers.come("app")
+        with contextlib.closing(Database(tmp_path / "ratekeeper.db")) as database:
+            KeyStore(database).revoke("bob", now_us=0)
+        it.do(it.gateway._hear_of_keys)
+        callers.statuses()
+
+    assert [("app", 200), ("app", 200), ("bob", 401)] == sorted(callers.told)
+    assert 3 == upstream.requests
+
+
+def test_calls_in_line_at_a_reload_go_to_the_accounts_as_they_are_then(
+    tmp_path: Path, pool: ThreadPoolExecutor
+) -> None:
+    """What was taken out of the file, since its key is known to others, is not used."""
+
+    def script(sock: Any, asked: Asked) -> bool:
+        sock.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}")
+        return True
+
+    with scripted(script) as upstream:
+
+        def config(variable: str) -> Config:
+            key = {"api_key": f"env:{variable}", "name": variable}
+            providers = {"openai": {**account(upstream.url, "1 request/20s"), **key}}
+            keys = [client_key(max_wait="1 minute")]
+            return gates.config(tmp_path, providers, keys)
+
+        with gate(config("UPSTREAM_KEY"), environ=ENVIRON) as it:
+            assert [200] == _statuses(it)
+            callers = Callers(it, pool)
+            callers.come()
+            it.reload(config("OTHER_KEY"))
+            statuses = callers.statuses()
+
+    assert [200] == statuses
+    assert 2 == len(upstream.asked)
+    assert ENVIRON["OTHER_KEY"].encode() in upstream.asked[1].head
+
+
+def _set_aside(it: Gate, for_s: float) -> None:
+    account = it.gateway.roster.accounts[0]
+
+    def do() -> None:
+        account.standing.until_us = it.gateway.now_us() + int(for_s * SECOND)
+        account.standing.why = "billing"
+        it.gateway.tell_of(account)
+
+    it.do(do)
+
+
+def test_calls_that_wait_for_a_closed_account_go_where_a_reload_leads(
+    tmp_path: Path, upstream: Behind, pool: ThreadPoolExecutor
+) -> None:
+    def config(url: str) -> Config:
+        keys = [client_key(max_wait="1 minute")]
+        return gates.config(tmp_path, {"openai": account(url)}, keys)
+
+    with gate(config("http://127.0.0.1:9/v1")) as it:
+        _set_aside(it, 30)
+        callers = Callers(it, pool)
+        for _ in range(3):
+            callers.come()
+        it.reload(config(upstream.url))
+        statuses = callers.statuses()
+
+    assert [200, 200, 200] == statuses
+    assert 3 == upstream.requests
+
+
+def test_calls_that_wait_for_an_account_still_do_so_after_a_reload_in_order(
+    tmp_path: Path, upstream: Behind, pool: ThreadPoolExecutor
+) -> None:
+    providers = {"openai": account(upstream.url, "1 request/s")}
+    config = gates.config(tmp_path, providers, [client_key(max_wait="20s")])
+    with gate(config) as it:
+        _set_aside(it, 1)
+        callers = Callers(it, pool)
+        for name in "abc":
+            callers.come(name)
+        it.reload(config)
+        it.reload(config)
+        before = upstream.requests
+        callers.statuses()
+
+    assert 0 == before
+    assert [(name, 200) for name in "abc"] == callers.told
+
+
+def test_calls_in_line_keep_their_places_over_a_reload(
+    tmp_path: Path, upstream: Behind, pool: ThreadPoolExecutor
+) -> None:
+    providers = {"openai": account(upstream.url, "1 request/s")}
+    config = gates.config(tmp_path, providers, [client_key(max_wait="20s")])
+    with gate(config) as it:
+        assert [200] == _statuses(it)
+        callers = Callers(it, pool)
+        for name in "abc":
+            callers.come(name)
+        it.reload(config)
+        callers.come("d")
+        callers.statuses()
+
+    assert [(name, 200) for name in "abcd"] == callers.told
+    assert 5 == upstream.requests
+
+
+def test_a_call_in_line_at_a_reload_keeps_its_fallbacks(
+    tmp_path: Path, upstream: Behind, pool: ThreadPoolExecutor
+) -> None:
+    """Its body is not kept as it was read, nor read again."""
+    providers = {
+        "openai": account(upstream.url),
+        "holysheep": account(upstream.url, "1 request/s"),
+    }
+    fallbacks = {"ours": ["holysheep/gpt-4o-mini"]}
+    keys = [client_key(max_wait="20s")]
+    config = gates.config(tmp_path, providers, keys, fallbacks=fallbacks)
+    models: list[str] = []
+    with gate(config) as it:
+
+        def call(client: httpx2.Client) -> httpx2.Response:
+            reply = it.chat(client, model="ours")
+            models.append(reply.json()["model"])
+            return reply
+
+        with it.client() as client:
+            call(client)
+        callers = Callers(it, pool)
+        callers.come(call=call)
+        it.reload(config)
+        callers.statuses()
+
+    assert ["gpt-4o-mini", "gpt-4o-mini"] == models
+
+
+def test_a_call_in_line_at_a_reload_stays_where_belongs_what_it_names(
+    tmp_path: Path, pool: ThreadPoolExecutor
+) -> None:
+    name = "file-abcdef0123456789"
+
+    def script(sock: Any, request: Asked) -> bool:
+        sock.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}")
+        return True
+
+    def call(client: httpx2.Client) -> httpx2.Response:
+        return client.get(f"/v1/files/{name}")
+
+    with scripted(script) as home, scripted(script) as roomy:
+        accounts = [
+            account(home.url, "1 request/s", name="one"),
+            account(roomy.url, "100 requests/s", name="two"),
+        ]
+        providers = {"openai": {"accounts": accounts}}
+        config = gates.config(tmp_path, providers, [client_key(max_wait="20s")])
+        with gate(config) as it, it.client() as client:
+            it.do(lambda: it.gateway.homes.made(name, "openai/one", "key/app"))
+            call(client)
+            callers = Callers(it, pool)
+            callers.come(call=call)
+            it.reload(config)
+            statuses = callers.statuses()
+
+    assert [200] == statuses
+    assert (2, 0) == (len(home.asked), len(roomy.asked))
+
+
+class Heard(Observer):
+    """Keeps what it hears of accounts."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def set_aside(self, account: str, reason: str, for_us: int) -> None:
+        self.told.append(f"{account} {reason}")
+
+    def back(self, account: str) -> None:
+        self.told.append(f"{account} back")
+
+
+@pytest.mark.parametrize("is_kept", [True, False])
+def test_an_account_that_a_call_from_before_a_reload_closes_is_told_of_twice(
+    tmp_path: Path, pool: ThreadPoolExecutor, is_kept: bool
+) -> None:
+    """That it is set aside, and that it is back; another one in its place is not."""
+    begun, go_on = threading.Event(), threading.Event()
+
+    def script(sock: Any, request: Asked) -> bool:
+        begun.set()
+        go_on.wait(10)
+        said = b"content-length: 2\r\nretry-after: 1\r\n\r\n{}"
+        sock.sendall(b"HTTP/1.1 503 Overloaded\r\n" + said)
+        return True
+
+    heard = Heard()
+    with scripted(script) as upstream:
+
+        def config(variable: str) -> Config:
+            key = {"api_key": f"env:{variable}", "name": "one"}
+            providers = {"openai": {**account(upstream.url), **key}}
+            return gates.config(tmp_path, providers, [client_key(max_wait="0s")])
+
+        first = config("UPSTREAM_KEY")
+        with gate(first, environ=ENVIRON, observer=lambda _: heard) as it:
+            call = pool.submit(_statuses, it)
+            assert begun.wait(5)
+            it.reload(first if is_kept else config("OTHER_KEY"))
+            go_on.set()
+            statuses = call.result(5)
+            closed = it.gateway.roster.accounts[0].wait_us(it.gateway.now_us()) > 0
+            assert _until(lambda: not is_kept or "openai/one back" in heard.told)
+
+    assert [503] == statuses
+    assert is_kept == closed
+    assert (
+        ["openai/one overloaded", "openai/one back"] if is_kept else []
+    ) == heard.told
+
+
+def test_an_account_that_a_reload_opens_is_told_to_be_back(tmp_path: Path) -> None:
+    heard = Heard()
+
+    def config(variable: str) -> Config:
+        key = {"api_key": f"env:{variable}", "name": "one"}
+        providers = {"openai": {**account("http://127.0.0.1:9/v1"), **key}}
+        return gates.config(tmp_path, providers)
+
+    with gate(config("UPSTREAM_KEY"), environ=ENVIRON, observer=lambda _: heard) as it:
+        _set_aside(it, 60)
+        it.reload(config("OTHER_KEY"))
+        assert _until(lambda: len(heard.told) > 1)
+
+    assert ["openai/one billing", "openai/one back"] == heard.told
+
+
+def test_a_body_that_comes_slowly_takes_nothing_of_the_wait_in_line(
+    tmp_path: Path, upstream: Behind, pool: ThreadPoolExecutor
+) -> None:
+    clock = ManualClock()
+    keys = [client_key(max_wait="2s", limits=["1 request/s"])]
+    config = gates.config(tmp_path, {"openai": account(upstream.url)}, keys)
+    go_on = threading.Event()
+    asked = {"model": "gpt-4o", "max_tokens": 5, "messages": gates.MESSAGES}
+    body = json.dumps(asked).encode()
+
+    def slow() -> Iterator[bytes]:
+        yield body[:9]
+        assert go_on.wait(5)
+        yield body[9:]
+
+    with gate(config, clock=clock) as it, it.client() as client:
+        call = pool.submit(client.post, "/v1/chat/completions", content=slow())
+        assert _until(lambda: it.gateway.open_calls == 1)
+        clock.advance(3)
+        others = _statuses(it)
+        go_on.set()
+        (one,) = it.gateway.roster.accounts
+        assert _until(lambda: len(one.crowd) == 1 or call.done())
+        clock.advance(1)
+        status = call.result(5).status_code
+
+    assert [[200], 200] == [others, status]

@@ -89,7 +89,7 @@ def test_a_call_that_is_let_through_to_a_closed_account_is_not_sent(
         thread = threading.Thread(target=wait_in_line)
         thread.start()
         assert _until(lambda: it.gateway.open_calls == 1)
-        _account(it).aside_until_us = it.gateway.now_us() + 60_000_000
+        _account(it).standing.until_us = it.gateway.now_us() + 60_000_000
         thread.join()
 
     assert [503] == statuses
@@ -103,10 +103,10 @@ def test_a_reload_opens_no_account_that_was_closed(
         config = gates.config(tmp_path, {"openai": account(broke.url)})
         with gate(config) as it, it.client() as client:
             it.chat(client)
-            it.gateway.reload(config)
+            it.reload(config)
             again = it.chat(client)
             elsewhere = gates.config(tmp_path, {"openai": account(upstream.url)})
-            it.gateway.reload(elsewhere)
+            it.reload(elsewhere)
             fresh = it.chat(client)
 
     assert 503 == again.status_code
@@ -201,7 +201,7 @@ def test_a_call_under_way_survives_a_reload_with_other_limits(
             thread = threading.Thread(target=call)
             thread.start()
             assert _until(lambda: len(seen) == 1)
-            it.gateway.reload(second)
+            it.reload(second)
             go_on.set()
             thread.join()
 
@@ -255,7 +255,7 @@ def test_a_call_larger_than_a_limit_that_was_lowered_is_told_so(
         thread.start()
         assert _until(lambda: it.gateway.open_calls == 1)
         time.sleep(0.05)
-        it.gateway.reload(limited("50 tokens/10s"))
+        it.reload(limited("50 tokens/10s"))
         thread.join()
 
     assert "retry-after" not in replies[0].headers

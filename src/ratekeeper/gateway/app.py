@@ -150,14 +150,17 @@ class Gateway:
 
     def reload(self, config: Config) -> None:
         """Put another config in force; a wrong one raises and changes nothing."""
-        roster = self._compiled(config)
+        before, roster = self.roster, self._compiled(config)
         roster.enforce()
-        roster.take_over(self.roster)
+        roster.take_over(before)
         self._tell_of_change(config)
         self.roster, self._config = roster, config
         self.held.resize(roster.max_held)
         self.observer.reloaded()
         self._tell_of_teamless()
+        for account in before.accounts:
+            account.crowd.disperse(all_of_them=True)
+        self.doorsteps.disperse()
 
     def is_ready(self) -> bool:
         """Say whether calls are taken."""
@@ -193,17 +196,19 @@ class Gateway:
 
     def tell_of(self, account: Account) -> None:
         """Tell of an account that has closed, or is open again, whom it concerns."""
-        now = self.now_us()
+        now, standing = self.now_us(), account.standing
         wait_us = account.wait_us(now)
         if wait_us:
             account.crowd.disperse(all_of_them=True)
-        if wait_us and not account.is_told:
+        if all(standing is not one.standing for one in self.roster.accounts):
+            return  # a call from before a reload; others are in its place, or nobody
+        if wait_us and not standing.is_told:
             self.observer.set_aside(account.name, account.why(now), wait_us)
-        elif account.is_told and not wait_us:
+        elif standing.is_told and not wait_us:
             self.observer.back(account.name)
             for other in self.roster.accounts:  # it may serve those who wait elsewhere
                 other.crowd.disperse(all_of_them=False)
-        account.is_told = wait_us > 0
+        standing.is_told = wait_us > 0
 
     async def _tend(self) -> None:
         """Do what is due twice a second; what fails of it keeps nothing else from it."""
@@ -238,7 +243,7 @@ class Gateway:
     def _hear_of_accounts(self) -> None:
         """Tell of the accounts that are open again."""
         for account in self.roster.accounts:
-            if account.is_told:
+            if account.standing.is_told:
                 self.tell_of(account)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:

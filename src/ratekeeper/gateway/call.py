@@ -128,8 +128,12 @@ class Call(Choice):
 
     async def _go(self, found: Route) -> None:
         tried: Tried = set()
-        deadline_us = self.deadline_us = self.arrived_us + self.patience_us()
+        self.began_us = self.gateway.now_us()
+        deadline_us = self.deadline_us = self.began_us + self.patience_us()
         while True:
+            if self.is_outdated():
+                self.look_up_anew(found)
+                tried.clear()
             target, able, wait_us = self.open_accounts(tried)
             if not able or self.has_to_queue(tried):
                 await self.outside(tried, wait_us, deadline_us)
@@ -153,8 +157,8 @@ class Call(Choice):
             trial = Trial(offer, passed)
             self.trial = trial
             try:
-                if offer.account.wait_us(self.gateway.now_us()):
-                    trial.unsent()  # it closed while the call stood in line
+                if offer.account.wait_us(self.gateway.now_us()) or self.is_outdated():
+                    trial.unsent()  # it closed, or was replaced, while this stood in line
                     continue
                 self.attempts += 1
                 if not await self._attempt(found, target, trial, tried):
@@ -238,7 +242,7 @@ class Call(Choice):
         if error.reason is Silence.REDIRECT:
             account.succeeded(self.gateway.now_us())  # somebody is there, and answers
         else:
-            account.unreached(str(error), self.gateway.now_us())
+            account.failed(str(error), self.gateway.now_us())
         self.gateway.tell_of(account)
         if error.was_sent:
             trial.unanswered()

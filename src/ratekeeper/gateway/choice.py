@@ -59,14 +59,50 @@ class Choice(Request):
         self.attempts = 0
         self.waited_us = 0
         self.targets: list[Target] = []
+        self.roster = gateway.roster  # by which it has been looked up, and its keys
+        self.edition = gateway.roster.edition
+        self.began_us = 0  # when all of it was there, and it began to wait
         self.waiter: Waiter | None = None  # its place where no account was open
         self.is_in = False  # it has stood there until it was its turn
+        self.is_displaced = False  # a reload has come before that
         self.readings: dict[tuple[str, str], RequestFacts] = {}  # by provider and model
         self.place: tuple[int, int] | None = None  # in the last line it stood in
         self.lost: tuple[Way, Waiter] | None = None  # where the wait was least too long
         self.impossible: Refused | None = None  # why an account can never take it
         self.deadline_us = 0
         self.rest_us = 0  # until it may be sent again
+
+    def is_outdated(self) -> bool:
+        """Say whether who calls, or where it may go, is not what it was looked up as."""
+        roster = self.gateway.roster
+        if roster.edition is self.edition:
+            return False
+        if roster is self.roster:
+            caller, now = self.caller, self.who()
+            assert caller is not None
+            if now is not None and now.record == caller.record:
+                self.edition = roster.edition  # other keys have changed
+                return False
+        return True
+
+    def look_up_anew(self, found: Route) -> None:
+        """Look up who calls, and where it may go, as the config has it by now.
+
+        It keeps its place in line. Raises `Refused` where it may not call any more.
+        """
+        roster = self.roster = self.gateway.roster
+        self.edition = roster.edition
+        caller = self.caller = self.known()
+        if caller.is_restricted and self.is_json:
+            self.read()  # for all the models that it names
+        targets = self.targets_of(found)
+        self.check_model(found)
+        self.targets = self.keep_home(found, targets)
+        self.impossible = None
+        if self.waiter is not None:
+            self.waiter.priority, self.waiter.flow = caller.priority, caller.flow
+            self.waiter.weight = caller.weight
+            self.is_displaced = not self.is_in
 
     def open_accounts(self, tried: Tried) -> tuple[Target, list[Account], int]:
         """Return the first target with accounts that are open, and those."""
@@ -124,7 +160,9 @@ class Choice(Request):
     def has_to_queue(self, tried: Tried) -> bool:
         """Say whether others wait already for the accounts it would go to."""
         steps = self.gateway.doorsteps
-        return bool(steps) and not self.is_in and steps.are_taken(self._doors(tried))
+        if self.is_in or not (steps or self.is_displaced):
+            return False
+        return self.is_displaced or steps.are_taken(self._doors(tried))
 
     async def outside(self, tried: Tried, wait_us: int, deadline_us: int) -> None:
         """Wait for accounts that are set aside, or say that none is to be had."""
@@ -146,10 +184,11 @@ class Choice(Request):
                 caller.priority,
                 caller.flow,
                 caller.weight,
-                self.arrived_us,
+                self.began_us,
                 deadline_us,
             )
         self.waiter.again = self.attempts > 0
+        self.is_displaced = False
         self.is_in = await steps.wait(self._doors(tried), self.waiter)
         self.waited_us += self.gateway.now_us() - now
 

@@ -64,10 +64,16 @@ class Doorsteps:
         found.arrive((), arrived_us, self._come)
         return found
 
+    def disperse(self) -> None:
+        """Let all go, so that they choose anew, at the place they have."""
+        steps, self._steps = self._steps, {}
+        for step in steps.values():
+            step.disperse()
+
     async def wait(self, doors: tuple[Door, ...], waiter: Waiter) -> bool:
         """Wait until it is this one's turn at one of several doors.
 
-        False where its deadline has come, or is lost.
+        False where its deadline has come, or is lost, or all were let go.
         """
         assert waiter.deadline_us is not None
         left_us = max(0, waiter.deadline_us - self._now_us())
@@ -99,6 +105,7 @@ class _Doorstep:
         self._closed_until_us = 0
         self._opened_us: int | None = None  # None while all are closed
         self._gone = 0  # since then
+        self._is_over = False  # all are to go and to choose anew
 
     def __bool__(self) -> bool:
         return bool(self._places)
@@ -122,11 +129,20 @@ class _Doorstep:
         if self._timer is not None:
             self._timer.cancel()
 
+    def disperse(self) -> None:
+        """Let all go in the order of the line, so many in each turn of the loop."""
+        self._is_over = True
+        self.close()
+        self._look()
+
     def _look(self) -> None:
         """Let in whom the accounts may have now, and look again when there is more."""
         now = self._now_us()
         wait_us = min(door.wait_us(now) for door in self._doors)
-        if wait_us:
+        if self._is_over:
+            self._wake_next(_SLICE, now, is_its_turn=False)
+            later_us = 0
+        elif wait_us:
             self._opened_us, self._gone = None, 0
             self._turn_away(now + wait_us, is_known=wait_us > SECOND)
             later_us = max(_LOOK_US, wait_us - SECOND)  # a probe's answer opens it
@@ -143,12 +159,17 @@ class _Doorstep:
         is_proved = any(one.is_proved and not one.wait_us(now) for one in self._doors)
         doubled = min((now - self._opened_us) // _DOUBLES_US, _MOST_DOUBLED)
         room = _SLICE if is_proved else min(_SLICE, (_FIRST << doubled) - self._gone)
-        for _ in range(min(room, len(self._line))):
+        self._gone += self._wake_next(room, now, is_its_turn=True)
+        return 0 if is_proved else _LOOK_US
+
+    def _wake_next(self, most: int, now: int, *, is_its_turn: bool) -> int:
+        """Wake the next ones in line; return how many."""
+        many = min(most, len(self._line))
+        for _ in range(many):
             waiter = self._line.first(now)
             assert waiter is not None
-            self._wake(waiter, is_its_turn=True)
-            self._gone += 1
-        return 0 if is_proved else _LOOK_US
+            self._wake(waiter, is_its_turn=is_its_turn, served=True)
+        return many
 
     def _turn_away(self, until_us: int, *, is_known: bool) -> None:
         """Wake those who cannot wait until then, where that is more than a guess."""
@@ -156,10 +177,10 @@ class _Doorstep:
             self._closed_until_us = until_us
             for waiter in tuple(self._places):
                 if waiter.deadline_us is not None and waiter.deadline_us < until_us:
-                    self._wake(waiter, is_its_turn=False)
+                    self._wake(waiter, is_its_turn=False, served=False)
 
-    def _wake(self, waiter: Waiter, *, is_its_turn: bool) -> None:
+    def _wake(self, waiter: Waiter, *, is_its_turn: bool, served: bool) -> None:
         future = self._places.pop(waiter)
-        self._line.remove(waiter, served=is_its_turn)
+        self._line.remove(waiter, served=served)
         if not future.done():  # its call was cancelled
             future.set_result(is_its_turn)

@@ -74,6 +74,7 @@ class Request:
         # In its body, where that is JSON; not kept while it waits.
         self.said: dict[str, object] | None = None
         self.fields: list[tuple[str, bytes]] = []  # of its form, where one was read
+        self.is_json = False
         self.model = ""  # that it asks for
         self.streamed = False  # whether its body passes as it comes: sent once
         self.secret: str | None = None  # its client key
@@ -88,7 +89,6 @@ class Request:
 
     def known(self) -> Caller:
         """Return who calls; raises `Refused` for a stranger."""
-        roster = self.gateway.roster
         try:
             secret = auth.credential(self.headers, self.query)
         except auth.TwoCredentials:
@@ -98,13 +98,12 @@ class Request:
         if secret is None and self.raw_path.startswith(uploads.PREFIX):
             secret = self.gateway.uploads.secret(self.query)
         self.secret = secret
-        caller = None if secret is None else roster.caller(secret, self.arrived_us)
-        if caller is None:
-            caller = roster.anyone
-            if caller is not None and auth.is_foreign(self._fields):
-                raise Refused(
-                    Fault.FORBIDDEN, "a page of another site may not call without a key"
-                )
+        caller = self.who()
+        is_anyone = caller is not None and caller is self.gateway.roster.anyone
+        if is_anyone and auth.is_foreign(self._fields):
+            raise Refused(
+                Fault.FORBIDDEN, "a page of another site may not call without a key"
+            )
         if caller is None:
             raise Refused(
                 Fault.UNKNOWN_KEY,
@@ -112,6 +111,12 @@ class Request:
                 "gateway for one (ratekeeper keys create)",
             )
         return caller
+
+    def who(self) -> Caller | None:
+        """Return whom its client key stands for, None where it does so for nobody."""
+        roster, secret = self.gateway.roster, self.secret
+        caller = None if secret is None else roster.caller(secret, self.arrived_us)
+        return roster.anyone if caller is None else caller
 
     async def take_in(self, found: Route) -> bool:
         """Read the body where its words decide; True where it passes as it comes.
@@ -133,7 +138,7 @@ class Request:
         if kind.lower().startswith(_FORM):
             self._read_form(kind)
         else:
-            self._read()
+            self.read()
         return False
 
     def _passes(self, found: Route, kind: bytes) -> bool:
@@ -176,7 +181,7 @@ class Request:
                 "multipart/form-data as HTTP libraries write it",
             ) from None
 
-    def _read(self) -> None:
+    def read(self) -> None:
         """Read a body of JSON."""
         try:
             self.said = intake.decoded(self.body.data)
@@ -190,6 +195,7 @@ class Request:
                 f"the request holds more than {intake.MOST_VALUES:,} values, objects "
                 "and lists counted four times: send several",
             ) from None
+        self.is_json = self.said is not None
         self.model = shapes.model_of(self.said or {})
 
     def too_large(self) -> Refused:
@@ -205,7 +211,7 @@ class Request:
         roster = self.gateway.roster
         if found.is_native:  # there the path decides, whatever the body says
             self.model = route.model_in(found.path) or self.model
-        asked = found, self.model, self.said is None
+        asked = found, self.model, self.is_json
         targets = roster.targets.get(asked)
         if targets is None:
             targets = self._targets_of(found)
@@ -231,7 +237,7 @@ class Request:
             one
             for one in targets
             if found.dialect in one.upstream.dialects
-            and (one.model == model or self.said is not None)  # nobody renames a form's
+            and (one.model == model or self.is_json)  # nobody renames a form's
         ]
         if targets:
             return targets
@@ -262,11 +268,23 @@ class Request:
         self.sight = ids.sight(
             found, self.method, said, self.refers_to, is_own=name is not None
         )
+        return self._at(name, targets)
+
+    def keep_home(self, found: Route, targets: list[Target]) -> list[Target]:
+        """Return where a call may go after a reload, given what it refers to."""
+        name = self._where(found)
+        if name is None and self.home is not None:  # it was of a list's first page
+            name = self.home.name
+        return self._at(name, targets)
+
+    def _at(self, name: str | None, targets: list[Target]) -> list[Target]:
+        """Return where a call may go that belongs to an account."""
         if name is None:
             return targets
-        home = self.gateway.roster.upstreams[name.partition("/")[0]]
-        self.home = next((one for one in home.accounts if one.name == name), None)
-        if self.home is None:  # the config knows it no more, or by another name
+        home = self.gateway.roster.upstreams.get(name.partition("/")[0])
+        accounts = () if home is None else home.accounts
+        self.home = next((one for one in accounts if one.name == name), None)
+        if home is None or self.home is None:  # the config has it no more
             return targets
         there = [one for one in targets if one.upstream is home]
         return there or [Target(home, self.model)]

@@ -152,13 +152,20 @@ class Roster:
             name: (self._ours(f"team/{name}", team.limits, shadow=team.shadow), team)
             for name, team in config.teams.items()
         }
+        for key in config.client_keys:
+            self._ours(f"key/{key.name}", key.limits, shadow=key.shadow)
         self._callers: dict[str, Caller] = {}  # by digest
+        self.edition: object  # another one with every change of the keys
         self.teamless: dict[str, str]  # keys of the store whose team the config lacks
         self.rekey(records)
         self.anyone = self._anyone() if config.auth == "none" else None
 
     def enforce(self) -> None:
-        """Put the limits in force: until now nothing has changed."""
+        """Put the limits in force: until now nothing has changed.
+
+        One that is gone altogether keeps what was used of it, lest it be forgiven when
+        it is put back; whoever waits for it is to look up its limits anew.
+        """
         for scope, rules in self._reshapes:
             self._store.reshape(scope, rules)
 
@@ -180,6 +187,7 @@ class Roster:
             owners.add("")
         # What nobody is known to have made is anybody's of several.
         self.hides_unowned = self._config.unowned == "hidden" and len(owners) > 1
+        self.edition = object()
 
     def caller(self, secret: str, now_us: int) -> Caller | None:
         """Return who calls with a key, None where nobody knows it, or its team."""

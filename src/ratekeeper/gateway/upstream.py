@@ -36,6 +36,29 @@ _MOST_WAYS = 10_000
 _FAILS = frozenset([Kind.TRANSIENT, Kind.OVERLOADED])
 
 
+class Standing:
+    """How an account stands with its provider; a reload hands it on as it is."""
+
+    __slots__ = (
+        "breaker",
+        "crowd",
+        "failure",
+        "is_proved",
+        "is_told",
+        "until_us",
+        "why",
+    )
+
+    def __init__(self, crowd: Crowd) -> None:
+        self.crowd = crowd  # of those who wait for it
+        self.breaker = Breaker()
+        self.until_us = 0  # it is set aside so long
+        self.why = ""
+        self.failure = ""  # the last one, for its operator
+        self.is_proved = True  # it has answered since it was closed last
+        self.is_told = False  # of its being closed, and not yet of its being open again
+
+
 class Account:
     """One API key of a provider, as the gateway uses it."""
 
@@ -69,13 +92,7 @@ class Account:
         self.cashier = cashier
         self.lessons = lessons
         self.now_us = now_us
-        self.crowd = crowd  # of those who wait for it
-        self.breaker = Breaker()
-        self.aside_until_us = 0
-        self.aside_why = ""
-        self.is_proved = True  # it has answered since it was closed last
-        self._failure = ""  # the last one, for its operator
-        self.is_told = False  # of its being closed, and not yet of its being open again
+        self.standing = Standing(crowd)
         self._scope = scope
         self._is_learned = is_learned
         self._beside = beside
@@ -85,6 +102,21 @@ class Account:
 
     def __repr__(self) -> str:
         return f"<Account {self.name}>"
+
+    @property
+    def crowd(self) -> Crowd:
+        """Who waits for it."""
+        return self.standing.crowd
+
+    @property
+    def breaker(self) -> Breaker:
+        """What leaves it alone where it fails."""
+        return self.standing.breaker
+
+    @property
+    def is_proved(self) -> bool:
+        """Whether it has answered since it was closed last."""
+        return self.standing.is_proved
 
     def masked(self, text: bytes) -> bytes:
         """Return what a provider wrote without the account's key in it."""
@@ -118,39 +150,41 @@ class Account:
 
     def wait_us(self, now: int) -> int:
         """Return how long it is closed, whatever its limits say; 0: it is open."""
-        return max(self.aside_until_us - now, self.breaker.wait_us(now), 0)
+        standing = self.standing
+        return max(standing.until_us - now, standing.breaker.wait_us(now), 0)
 
     def why(self, now: int) -> str:
         """Say why it is closed."""
-        is_aside = self.aside_until_us > now
-        return self.aside_why if is_aside else f"it fails: {self._failure}"
+        standing = self.standing
+        is_aside = standing.until_us > now
+        return standing.why if is_aside else f"it fails: {standing.failure}"
 
     def take_over(self, other: Account) -> None:
-        """Stay as closed as the account was that a reload has replaced by this one."""
+        """Stand as the account does that a reload has replaced by this one.
+
+        Calls under way still go by the other: what they come to concerns both.
+        """
         if (self.headers, self.provider.base_url) == (
             other.headers,
             other.provider.base_url,
         ):
-            self.breaker = other.breaker
-            self.aside_until_us, self.aside_why = other.aside_until_us, other.aside_why
-            self.is_proved, self._failure = other.is_proved, other._failure
-            self.is_told = other.is_told
-            self.crowd = other.crowd
+            self.standing = other.standing
+        else:  # it is another one, and open
+            self.standing.is_told = other.standing.is_told
 
     def succeeded(self, now: int) -> None:
         """Take note of an answer."""
-        self.breaker.succeeded()
-        if now >= self.aside_until_us:  # else it may be to a call from before
-            self.is_proved = True
+        standing = self.standing
+        standing.breaker.succeeded()
+        if now >= standing.until_us:  # else it may be to a call from before
+            standing.is_proved = True
 
-    def unreached(self, failure: str, now: int) -> None:
-        """Take note that no answer came."""
-        self._failure = failure
-        self._failed(now)
-
-    def _failed(self, now: int) -> None:
-        self.breaker.failed(now)
-        self.is_proved = self.is_proved and self.breaker.is_closed
+    def failed(self, failure: str, now: int) -> None:
+        """Take note that no answer came, or one that is an error."""
+        standing = self.standing
+        standing.failure = failure
+        standing.breaker.failed(now)
+        standing.is_proved = standing.is_proved and standing.breaker.is_closed
 
     def judged(self, verdict: Verdict, now: int) -> None:
         """Heed an error answer; what it says of limits is the engine's to heed."""
@@ -165,8 +199,7 @@ class Account:
             case _:
                 pass
         if verdict.kind in _FAILS:
-            self._failure = "its answers are errors"
-            self._failed(now)
+            self.failed("its answers are errors", now)
         elif verdict.kind is Kind.UNAUTHORIZED or verdict.kind is Kind.BILLING:
             self.breaker.given_up()  # it says nothing of how the provider does
         else:
@@ -174,9 +207,10 @@ class Account:
 
     def _set_aside(self, why: str, for_us: int, now: int) -> None:
         until_us = now + min(for_us, LONGEST_US)
-        if until_us > self.aside_until_us:
-            self.aside_until_us, self.aside_why = until_us, why
-            self.is_proved = False
+        standing = self.standing
+        if until_us > standing.until_us:
+            standing.until_us, standing.why = until_us, why
+            standing.is_proved = False
 
 
 def fits(pattern: str, model: str) -> bool:
