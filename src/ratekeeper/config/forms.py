@@ -26,7 +26,6 @@ _OF_FIELDS = {
     "max_wait": _DURATION,
     "notice": _DURATION,
     "drain": _DURATION,
-    "notice": _DURATION,
     "base_url": _URL,
     "proxy": "a URL such as http://proxy.example.com:3128",
     "api_key": "env:NAME, the variable that holds the key",
