@@ -156,7 +156,7 @@ class Way:
         """Return what a call takes from each limit of its way.
 
         As a precaution no more is held than a limit ever holds, but never less than is
-        charged: a call that cannot be admitted is refused here.
+        charged: so a call that can never be admitted is refused when it asks.
         """
         costs: list[int] = []
         charged, reserved = ours.charged, ours.reserved

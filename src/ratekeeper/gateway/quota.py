@@ -78,7 +78,7 @@ class QuotaHeaders:
         )
 
     def __len__(self) -> int:
-        """Return how many limits they show."""
+        """Return how many limits there are, shown or not."""
         return len(self._items)
 
     def write(

@@ -1,8 +1,8 @@
-"""Upstream: the accounts behind the gateway, and which of them takes a call.
+"""Upstream: the accounts behind the gateway, and which of them are open.
 
-The one with the most headroom does, unless the call belongs to one. An account that the
-provider has closed for a while is set aside exactly as long as it said; one that fails
-again and again is left alone by its circuit breaker. It sends nothing.
+Which of those takes a call is for `choice.py` to say. An account that the provider has
+closed for a while is set aside exactly as long as it said; one that fails again and
+again is left alone by its circuit breaker. It sends nothing.
 """
 
 from __future__ import annotations
