@@ -187,8 +187,14 @@ class Grant:
                     held = True
         self._costs = costs
         if held and not self._open:  # settled by another thread meanwhile
-            self._settle({})
+            self._give_slots_back()
         return held
+
+    def _give_slots_back(self) -> None:
+        held = zip(self._meters, self._costs, strict=True)
+        slots = [(meter, cost) for meter, cost in held if meter.unit == CONCURRENT]
+        meters, costs = zip(*slots, strict=True)
+        self._store.settle(meters, costs, self._taken_us, {})
 
     def _keep_slots(self) -> None:
         """Renew the concurrency slots for as long as the grant is open."""

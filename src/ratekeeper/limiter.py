@@ -130,7 +130,7 @@ class _Front:
         if waiter.state is State.GRANTED:
             return Grant(self._store, waiter.meters, costs, waiter.granted_us, waiter)
         assert waiter.held_by is not None
-        return denied(waiter.held_by, waiter.wait_us)
+        return denied(waiter.held_by, waiter.wait_us, waiter.least_us)
 
     def _direct(
         self, key: str, hold: float | None, cost: dict[str, Any]
@@ -185,7 +185,7 @@ class _Front:
             cost = waiter.cost_of(meter)
             if meter.never(cost):  # the limit was lowered meanwhile
                 raise never_possible(meter, cost)
-            answer = denied(meter, waiter.wait_us)
+            answer = denied(meter, waiter.wait_us, waiter.least_us)
             kind = BudgetExceeded if meter.limit.is_money else LimitExceeded
             raise kind(
                 str(answer), retry_after_s=answer.retry_after_s, limit=answer.limit

@@ -7,13 +7,13 @@ from decimal import Decimal, localcontext
 from ratekeeper.core import line
 from ratekeeper.core.decision import denied, never_possible, status_of
 from ratekeeper.core.line import Waiter
-from ratekeeper.core.units import MINUTE, SECOND
+from ratekeeper.core.units import HOUR, MINUTE, SECOND
 from tests.core.room import START, Room, meters_of
 
 
 def test_a_denial_is_false_and_says_the_limit_and_the_wait() -> None:
     (meter,) = meters_of("60 rpm")
-    answer = denied(meter, 40 * SECOND)
+    answer = denied(meter, 40 * SECOND, 40 * SECOND)
 
     assert not answer
     assert 40.0 == answer.retry_after_s
@@ -24,11 +24,22 @@ def test_a_denial_is_false_and_says_the_limit_and_the_wait() -> None:
 
 def test_a_denial_by_slots_is_a_lower_bound_and_says_so() -> None:
     (meter,) = meters_of("5 concurrent")
-    answer = denied(meter, 15 * MINUTE)
+    answer = denied(meter, 15 * MINUTE, 15 * MINUTE)
 
     assert not answer.exact
     assert SECOND == answer.retry_after_us
     assert str(answer).endswith("try again in at least 1 s")
+
+
+def test_a_denial_by_what_is_only_held_is_a_lower_bound_and_says_so() -> None:
+    (day,) = meters_of("100 tokens/day")
+    (minute,) = meters_of("100 tpm")
+    held, soon = denied(day, 24 * HOUR, 0), denied(minute, MINUTE, 0)
+
+    assert (False, SECOND) == (held.exact, held.retry_after_us)
+    assert "is held by calls under way: try again in at least 1 s" in str(held)
+    assert (True, MINUTE) == (soon.exact, soon.retry_after_us)
+    assert 2 * HOUR == denied(day, 24 * HOUR, 2 * HOUR).retry_after_us
 
 
 def test_a_status_says_what_is_used_and_who_waits() -> None:

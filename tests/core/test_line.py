@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from ratekeeper.core import line
 from ratekeeper.core.limits import Limit
 from ratekeeper.core.line import LAST, Priority, State, Waiter
+from ratekeeper.core.meter import Meter
 from ratekeeper.core.units import MINUTE, SECOND
 from ratekeeper.errors import ConfigError
 from tests.core.room import START, Room, meters_of
@@ -489,6 +490,58 @@ def test_an_unlimited_wait_for_money_ends_after_a_minute() -> None:
     assert State.WAITING is soon.enter(Waiter([1])).state
     assert State.REFUSED is late.enter(Waiter([1])).state
     assert State.WAITING is late.enter(Waiter([1], timeout_us=2 * 86_400_000_000)).state
+
+
+def elastic() -> tuple[Room, Meter]:
+    """Return a day of 100 tokens whose calls are settled, all of it held by one."""
+    room = Room("100 tokens/day")
+    room.meters[0].settles = True
+    room.enter(Waiter([100]))
+    return room, room.meters[0]
+
+
+def test_nobody_is_refused_while_a_call_under_way_may_make_room() -> None:
+    room, meter = elastic()
+    waiting = room.enter(Waiter([50], timeout_us=20 * SECOND))
+    room.run(START + 3 * SECOND)
+
+    assert [] == room.refused
+
+    meter.held, meter.settled, meter.kept = 0, 100, 100  # it has used all of it
+    room.run(START + 4 * SECOND)
+
+    assert [waiting] == room.refused
+    assert waiting.wait_us == waiting.least_us
+
+
+def test_those_ahead_are_thought_to_use_what_others_did() -> None:
+    room, meter = elastic()
+    for _ in range(2):
+        room.enter(Waiter([50], timeout_us=MINUTE))
+    meter.settled, meter.kept = 100, 50
+    fits = room.enter(Waiter([50], timeout_us=20 * SECOND))
+    late = room.enter(Waiter([51], timeout_us=20 * SECOND))
+
+    assert State.WAITING is fits.state  # 100 may come back, and 100 ahead come to 50
+    assert State.REFUSED is late.state
+    assert 86_400 * SECOND == late.least_us
+
+
+def test_what_others_used_long_ago_is_forgotten_by_halves() -> None:
+    _, meter = elastic()
+    meter.settled, meter.kept = 801, 400
+
+    assert 5 == meter.likely(10)
+    assert (400, 200) == (meter.settled, meter.kept)
+
+
+def test_a_pause_is_certain_whatever_calls_hold() -> None:
+    room, meter = elastic()
+    meter.pause(START + 30 * SECOND)
+    late = room.enter(Waiter([50], timeout_us=20 * SECOND))
+
+    assert State.REFUSED is late.state
+    assert 30 * SECOND == late.least_us
 
 
 def test_a_call_that_takes_nothing_of_a_limit_does_not_wait_in_its_line() -> None:

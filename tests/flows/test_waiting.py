@@ -284,6 +284,46 @@ def test_a_caller_with_a_spent_budget_is_told_at_once(world: World) -> None:
     assert 86_395.0 == error.retry_after_s
 
 
+@pytest.mark.parametrize("used", [10, 90])
+def test_what_a_call_holds_is_no_reason_to_refuse_until_it_is_settled(
+    world: World, used: int
+) -> None:
+    settle = methodcaller("settle", tokens=used)
+    calls = [
+        Call(cost={"tokens": 10}, ends=methodcaller("settle", tokens=1)),
+        Call(at_s=1, cost={"tokens": 90}, lasts_s=3.5, ends=settle),
+        Call(at_s=2, cost={"tokens": 50}, ask={"timeout": 20}),
+    ]
+    last = world.play(["100 tokens/day"], calls)[2]
+
+    if used == 10:
+        assert 4.5 == last.granted_s
+    else:  # at the first look after the day is provably used up
+        assert isinstance(last.error, LimitExceeded)
+        assert 5.0 == last.ended_s
+        assert 86_396.0 == pytest.approx(last.error.retry_after_s, abs=1)
+    assert_idle(world.store)
+
+
+def test_a_budget_that_is_only_held_is_waited_for(world: World) -> None:
+    calls = [
+        Call(cost={"usd": "0.01"}, ends=methodcaller("settle", usd=0)),
+        Call(at_s=1, cost={"usd": 1}, lasts_s=9, ends=methodcaller("settle", usd=0)),
+        Call(at_s=2, cost={"usd": "0.50"}),
+        Call(at_s=3, cost={"usd": "0.50"}, ask={"timeout": 4}),
+    ]
+    outcomes = world.play(["$1/day"], calls)
+    error = outcomes[3].error
+
+    assert 10.0 == outcomes[2].granted_s
+    assert isinstance(error, BudgetExceeded)
+    assert 7.0 == outcomes[3].ended_s
+    assert 1.0 == error.retry_after_s
+    assert "'$1/day' is held by calls under way: try again in at least 1 s" in str(
+        error
+    )
+
+
 def test_no_more_callers_wait_than_the_store_allows(world: World) -> None:
     world.store._max_waiting = 2
     calls = [Call(), *in_turn(3, since_s=1), Call(at_s=2, ask={"timeout": 0})]

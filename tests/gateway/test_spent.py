@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import socket
 import sqlite3
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -37,6 +40,14 @@ def kept(folder: Path) -> tuple[int, int, int]:
     finally:
         connection.close()
     return int(found[0]), int(found[1]), int(found[2])
+
+
+def until(is_so: Callable[[], bool]) -> None:
+    """Wait for a state that nobody announces."""
+    end = time.monotonic() + 5
+    while not is_so():
+        assert time.monotonic() < end
+        time.sleep(0.005)
 
 
 def budgeted(folder: Path) -> int:
@@ -142,3 +153,44 @@ def test_a_call_without_a_bound_is_written_down_and_never_held(
     assert status == reply.status_code
     assert (status == 200) is ("x-ratekeeper-cost" in reply.headers)
     assert (status == 200) is (cost > output > 0)
+
+
+def test_a_budget_that_calls_only_hold_is_waited_for(tmp_path: Path) -> None:
+    keys = [client_key(limits=["$0.02/day"], max_wait="12s")]
+    with behind(latency_s=0.1) as upstream, ThreadPoolExecutor(12) as pool:
+        config = gates.config(tmp_path, {"openai": account(upstream.url)}, keys)
+        with gate(config) as it, it.client() as client:
+            client.headers["x-simulate"] = "output=10"
+            # Of which two at once fit, and which cost next to nothing.
+            asked = [
+                pool.submit(
+                    it.chat,
+                    client,
+                    max_tokens=900,
+                )
+                for _ in range(12)
+            ]
+            statuses = [one.result().status_code for one in asked]
+
+    assert [200] * 12 == statuses
+
+
+def test_whoever_may_not_wait_for_a_budget_that_is_held_is_told_to_come_soon(
+    tmp_path: Path,
+) -> None:
+    keys = [client_key(limits=["$0.02/day"], max_wait="0s")]
+    with behind(latency_s=1) as upstream, ThreadPoolExecutor(2) as pool:
+        config = gates.config(tmp_path, {"openai": account(upstream.url)}, keys)
+        with gate(config) as it, it.client() as client:
+            held = pool.submit(it.chat, client, max_tokens=1500)
+            until(lambda: upstream.requests == 1)
+            refused = it.chat(client, max_tokens=1500)
+            first = held.result()
+
+    assert [200, 429] == [first.status_code, refused.status_code]
+    assert "1" == refused.headers["retry-after"]
+    assert "x-should-retry" not in refused.headers
+    assert (
+        "the limit '$0.02/day' is held by calls under way; "
+        "try again in 1 s at the earliest"
+    ) == refused.json()["error"]["message"]

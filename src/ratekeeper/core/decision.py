@@ -5,7 +5,14 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
-from ratekeeper.core.units import SECOND, decimal, format_money, format_wait, seconds
+from ratekeeper.core.units import (
+    MINUTE,
+    SECOND,
+    decimal,
+    format_money,
+    format_wait,
+    seconds,
+)
 from ratekeeper.errors import NeverPossible
 
 if TYPE_CHECKING:
@@ -13,20 +20,22 @@ if TYPE_CHECKING:
 
     from ratekeeper.core.meter import Meter
 
-BUSY_HINT = SECOND  # when to look again for a slot that may be freed at any moment
+BUSY_HINT = SECOND  # when to look again for what may be given back at any moment
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Denied:
     """A call that does not fit now; false in a condition.
 
-    `retry_after_us` is exact if no other call is admitted meanwhile; for a concurrency
-    limit (`exact` False) it is a lower bound.
+    `retry_after_us` is exact if no other call is admitted meanwhile. It is a lower bound
+    (`exact` False) for a concurrency limit, and where the wait would be longer than a
+    minute but for what calls under way hold and may give back (`is_held`).
     """
 
     retry_after_us: int
     limit: str
     exact: bool = True
+    is_held: bool = False
 
     @property
     def retry_after_s(self) -> float:
@@ -39,7 +48,12 @@ class Denied:
     def __str__(self) -> str:
         bound = "" if self.exact else "at least "
         wait = format_wait(self.retry_after_us)
-        return f"the limit '{self.limit}' is used up: try again in {bound}{wait}"
+        return f"the limit '{self.limit}' is {self.why}: try again in {bound}{wait}"
+
+    @property
+    def why(self) -> str:
+        """What has become of the limit, in words."""
+        return "held by calls under way" if self.is_held else "used up"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,11 +71,22 @@ class LimitStatus:
     missed: int = 0
 
 
-def denied(meter: Meter, wait_us: int) -> Denied:
-    """Describe a refusal by one limit."""
+def denied(meter: Meter, wait_us: int, least_us: int) -> Denied:
+    """Describe a refusal by one limit.
+
+    `least_us` is the wait if calls under way gave back all that they may.
+    """
+    is_held = meter.is_exact and least_us < wait_us and wait_us > MINUTE
     if not meter.exact:
         wait_us = min(wait_us, BUSY_HINT)
-    return Denied(retry_after_us=wait_us, limit=meter.text, exact=meter.exact)
+    elif is_held:
+        wait_us = max(least_us, BUSY_HINT)
+    return Denied(
+        retry_after_us=wait_us,
+        limit=meter.text,
+        exact=meter.exact and not is_held,
+        is_held=is_held,
+    )
 
 
 def never_possible(meter: Meter, cost: int) -> NeverPossible:

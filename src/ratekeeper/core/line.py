@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from ratekeeper.core.meter import NEVER
 from ratekeeper.core.order import Line
-from ratekeeper.core.units import MINUTE
+from ratekeeper.core.units import MINUTE, SECOND
 from ratekeeper.core.waiter import LAST, RISE, Priority, Seat, State, Waiter
 
 if TYPE_CHECKING:
@@ -168,7 +168,10 @@ def _consider(waiter: Waiter, now: int, changed: list[Waiter]) -> None:
         changed.append(waiter)
         return
     waiter.held_by, waiter.wait_us = max(lacking, key=lambda pair: pair[1])
-    if _is_lost(waiter, lacking, now):
+    late = _late(waiter, lacking, now)
+    sure_us = max((least for _, least in late), default=0)
+    waiter.least_us = sure_us if late else waiter.wait_us
+    if _is_lost(waiter, sure_us, now):
         _leave(waiter, waiter.lacks, served=False)
         waiter.state = State.REFUSED
         changed.append(waiter)
@@ -183,6 +186,8 @@ def _consider(waiter: Waiter, now: int, changed: list[Waiter]) -> None:
             meter.line.add(waiter, meter.weight(waiter.cost_of(meter)), now)
             waiter.lacks.append(meter)
     wake = now + waiter.wait_us
+    if late:  # what is given back until then may decide
+        wake = min(wake, now + _LOOK_US)
     if waiter.deadline_us is not None:
         wake = min(wake, waiter.deadline_us)
     if wake < waiter.wake_us or waiter.wake_us <= now:
@@ -190,29 +195,51 @@ def _consider(waiter: Waiter, now: int, changed: list[Waiter]) -> None:
     waiter.wake_us = wake
 
 
-def _is_lost(waiter: Waiter, lacking: list[tuple[Meter, int]], now: int) -> bool:
+def _late(
+    waiter: Waiter, lacking: list[tuple[Meter, int]], now: int
+) -> list[tuple[Meter, int]]:
+    """List the limits that would pass a call too late, each with its least wait.
+
+    As things stand; the least wait allows for all that calls under way may give back,
+    for what those ahead are likely to, and for the call's rising in line.
+    """
+    end_us = now + _PATIENCE if waiter.deadline_us is None else waiter.deadline_us
+    return [
+        (meter, _least_us(waiter, meter, wait, end_us, now))
+        for meter, wait in lacking
+        if now + wait > end_us
+        and (meter.limit.is_money if waiter.deadline_us is None else meter.is_exact)
+    ]
+
+
+def _is_lost(waiter: Waiter, sure_us: int, now: int) -> bool:
     """Say whether a call's deadline is provably lost, or its budget is spent."""
     if waiter.wait_us >= NEVER:  # a limit was lowered below its cost
         return True
     if waiter.deadline_us is None:
-        return any(meter.limit.is_money and wait > _PATIENCE for meter, wait in lacking)
-    exact = [(meter, wait) for meter, wait in lacking if meter.is_exact]
-    sure = max((wait for _, wait in exact), default=0)
-    if now < waiter.deadline_us < now + sure and waiter.rises_by(
-        waiter.deadline_us, now
-    ):
-        sure = max(_risen_us(waiter, meter, now) for meter, _ in exact)
-    return now >= waiter.deadline_us or now + sure > waiter.deadline_us
+        return sure_us > _PATIENCE
+    return now >= waiter.deadline_us or now + sure_us > waiter.deadline_us
 
 
-def _risen_us(waiter: Waiter, meter: Meter, now: int) -> int:
-    """Return the least wait of a call that may rise above whoever came later."""
-    cost = waiter.cost_of(meter)
-    ahead = 0 if meter.line is None else meter.line.stay_ahead(waiter, now)
-    return max(meter.delay_us(cost, now), meter.behind_us(ahead, cost, now))
+def _least_us(waiter: Waiter, meter: Meter, wait: int, end_us: int, now: int) -> int:
+    """Return the least wait for one limit, whatever happens until then."""
+    back = meter.may_come_back(now)
+    rises = waiter.deadline_us is not None and waiter.rises_by(end_us, now)
+    if not rises and not meter.is_elastic:
+        return wait
+    cost, ahead, line = waiter.cost_of(meter), 0, meter.line
+    if line is not None:
+        ahead = line.stay_ahead(waiter, now) if rises else line.ahead(waiter, now)
+    left = meter.likely(ahead) + cost - back
+    if left <= 0:
+        return max(0, meter.paused_until_us - now)
+    own = min(cost, left)
+    least = max(meter.delay_us(own, now), meter.behind_us(left - own, own, now))
+    return min(wait, least)
 
 
 _PATIENCE = MINUTE  # nobody waits longer than this for money unless told to
+_LOOK_US = SECOND  # how often a call looks at what others have given back
 
 
 def _remind_second(

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ratekeeper.core.overlay import Page
 
 NEVER = 1 << 62  # the wait of a call that no wait lets through
+_REMEMBERED = 8  # limits' worth of calls, by which others are judged
 
 
 class Meter:
@@ -31,6 +32,8 @@ class Meter:
         "charged",
         "cold_until_us",
         "guard_us",
+        "held",
+        "kept",
         "learner",
         "limit",
         "line",
@@ -40,6 +43,8 @@ class Meter:
         "page",
         "paused_until_us",
         "refunds",
+        "settled",
+        "settles",
         "text",
         "unit",
     )
@@ -63,6 +68,10 @@ class Meter:
         # path looks at this one flag.
         self.attention = False
         self.charged = 0
+        self.held = 0  # by grants that are not settled
+        self.settles = False  # whether grants will be: some callers never do
+        self.settled = 0  # of what was held, and what of it was used in the end
+        self.kept = 0
 
     # What each algorithm answers.
 
@@ -154,6 +163,32 @@ class Meter:
         """Return what a call of this cost counts for in line."""
         return cost
 
+    def may_come_back(self, now: int) -> int:
+        """Return how much of what is used calls under way may yet give back.
+
+        Every call is a request, whatever becomes of it.
+        """
+        if not self.is_elastic:
+            return 0
+        return min(self.held, self.used(now))
+
+    @property
+    def is_elastic(self) -> bool:
+        """Whether calls may take less of it in the end than they hold."""
+        return self.refunds and self.settles and self.unit != "requests"
+
+    def likely(self, amount: int) -> int:
+        """Return what is used in the end of so much that calls are to hold.
+
+        As with the calls before; 0 while nobody knows.
+        """
+        if not self.is_elastic:
+            return amount
+        if self.settled > _REMEMBERED * self.limit.amount:
+            self.settled >>= 1
+            self.kept >>= 1
+        return amount * min(self.kept, self.settled) // max(1, self.settled)
+
     @property
     def grain_us(self) -> int:
         """By how much what is taken may count longer, as what came soon after does."""
@@ -191,6 +226,7 @@ class Meter:
         """Charge what `delay_us` has just said fits at this same instant."""
         self.admit(cost, now)
         self.charged += cost
+        self.held += cost
         if self.pace is not None:
             self.pace.take(cost, now)
 

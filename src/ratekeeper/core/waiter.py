@@ -76,6 +76,7 @@ class Waiter:
         "granted_us",
         "held_by",
         "lacks",
+        "least_us",
         "marks",
         "meters",
         "priority",
@@ -119,6 +120,7 @@ class Waiter:
         self.lacks: list[Meter] = []  # the limits in whose line it stands
         self.wake_us = 0  # when it is worth looking again
         self.wait_us = 0  # how long it must still wait, when last looked at
+        self.least_us = 0  # the same if calls under way give back all they may
         self.held_by: Meter | None = None  # the limit it waits or waited for longest
         self.granted_us = 0
 

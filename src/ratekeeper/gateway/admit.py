@@ -193,6 +193,8 @@ class Pass(Grant):
         self.is_of_model = False  # whether a refusal is about the model alone
         self.ours: Mapping[str, int] | None = None  # how to settle what is ours
         self._keep_slots()
+        for meter in self._meters:
+            meter.settles = True
 
     @property
     def place(self) -> tuple[int, int] | None:

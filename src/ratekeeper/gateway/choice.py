@@ -30,6 +30,7 @@ from ratekeeper.stores.keys import NoRoom
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from ratekeeper.core.decision import Denied
     from ratekeeper.core.meter import Meter
     from ratekeeper.gateway.admit import Pass, Way
     from ratekeeper.gateway.app import Gateway
@@ -330,7 +331,8 @@ class Choice(Request):
         if not wait_us:
             return None
         assert bar.meter is not None
-        return self._used_up(bar.meter, bar.cost, wait_us, ours=True)
+        answer = denied(bar.meter, wait_us, wait_us)
+        return self._used_up(bar.meter, bar.cost, answer, ours=True)
 
     def _busy(self, way: Way, waiter: Waiter) -> Refused:
         """Say which limit holds a call up, and when to come back."""
@@ -343,15 +345,20 @@ class Choice(Request):
         if ours:
             assert self.caller is not None
             self.caller.bar.close(meter)
-        return self._used_up(meter, cost, waiter.wait_us, ours=ours)
+        answer = denied(meter, waiter.wait_us, waiter.least_us)
+        return self._used_up(meter, cost, answer, ours=ours)
 
-    def _used_up(self, meter: Meter, cost: int, wait_us: int, *, ours: bool) -> Refused:
-        answer = denied(meter, wait_us)
-        wait_us = self.gateway.promised_us(meter, cost, answer.retry_after_us)
+    def _used_up(
+        self, meter: Meter, cost: int, answer: Denied, *, ours: bool
+    ) -> Refused:
+        wait_us = answer.retry_after_us
+        if answer.exact:
+            wait_us = self.gateway.promised_us(meter, cost, wait_us)
         # What an account holds is nobody's business but the operator's.
         name = f"the limit '{meter.text}'" if ours else ACCOUNT_LIMITS
-        message = f"{name} is used up"
-        fault = Fault.BUDGET if meter.limit.is_money else Fault.BUSY
+        message = f"{name} is {answer.why}"
+        is_spent = meter.limit.is_money and not answer.is_held
+        fault = Fault.BUDGET if is_spent else Fault.BUSY
         return Refused(
             fault,
             message,

@@ -552,17 +552,24 @@ def _trued_up(
     for meter in meters:
         if at == split:
             said, counted = actual, counted_us
+        cost = costs[at]
+        meter.held -= cost
+        meter.settled += cost
+        meter.settles = True
         unit = meter.unit
         if unit in said:
-            delta = said[unit] - costs[at]
+            meter.kept += said[unit]
+            delta = said[unit] - cost
             if delta > 0:
                 meter.charge(delta, now)
             elif delta and meter.refunds:
                 meter.back(-delta, taken_us, now, counted)
                 freed = freed or meter.attention
-        elif unit == CONCURRENT:
-            meter.back(costs[at], taken_us, now)
-            freed = freed or meter.attention
+        else:
+            meter.kept += cost
+            if unit == CONCURRENT:
+                meter.back(cost, taken_us, now)
+                freed = freed or meter.attention
         at += 1
     return freed
 
@@ -578,6 +585,7 @@ def _given_back(
     meters: Sequence[Meter], costs: Sequence[int], taken_us: int, now: int
 ) -> list[Waiter]:
     for meter, cost in zip(meters, costs, strict=True):
+        meter.held -= cost
         meter.back(cost, taken_us, now)
     return _advanced(meters, now)
 
@@ -606,6 +614,7 @@ def _gone(meters: Sequence[Meter], costs: Sequence[int], now: int) -> Waiter:
     for meter in meters:
         if meter.learner is None:
             meter.admit(costs[at], now)
+            meter.held += costs[at]
         else:
             meter.grant(costs[at], now)
         at += 1
