@@ -387,7 +387,7 @@ def test_answers_heard_by_many_threads_at_once_lose_no_count() -> None:
             [Reading(unit="requests", limit=10_000_000, remaining=9_999_000)]
         ),
         lambda grant: grant.answered(),
-        lambda grant: grant.refused(0, tokens=5),
+        lambda grant: grant.refused(0.001, tokens=5),
         lambda grant: grant.settle(tokens=5),
     ]
 
