@@ -74,7 +74,7 @@ def test_an_error_that_breaks_off_is_told_as_that(tmp_path: Path) -> None:
     head, body = _asked(tmp_path, script)
 
     assert head.startswith(b"HTTP/1.1 502 ")
-    assert "the answer broke off" in json.loads(body)["error"]["message"]
+    assert "the answer of openai broke off" in json.loads(body)["error"]["message"]
 
 
 def test_an_error_that_stalls_is_told_in_time(tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ def test_an_error_that_stalls_is_told_in_time(tmp_path: Path) -> None:
     head, body = _asked(tmp_path, script)
 
     assert head.startswith(b"HTTP/1.1 504 ")
-    assert "the answer broke off" in json.loads(body)["error"]["message"]
+    assert "the answer of openai broke off" in json.loads(body)["error"]["message"]
 
 
 def test_an_error_of_100_kib_is_passed_on_whole(tmp_path: Path) -> None:

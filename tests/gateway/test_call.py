@@ -87,6 +87,15 @@ def test_an_unknown_key_is_refused_before_its_body(
     assert 0 == upstream.requests
 
 
+def test_a_refusal_bears_the_id_that_is_in_the_log(
+    tmp_path: Path, upstream: Behind
+) -> None:
+    with _one(tmp_path, upstream) as it:
+        reply = httpx2.get(f"{it.url}/v1/models")
+
+    assert reply.headers["x-request-id"] == reply.headers["x-ratekeeper-request-id"]
+
+
 def test_nobody_calls_without_a_key_unless_told(
     tmp_path: Path, upstream: Behind
 ) -> None:
@@ -287,7 +296,7 @@ def test_a_provider_that_does_not_answer_is_a_502(tmp_path: Path) -> None:
         (one,) = it.gateway.roster.upstreams["openai"].accounts
 
     assert 502 == reply.status_code
-    assert "the provider did not answer: nothing listens there" in reply.text
+    assert "openai did not answer: nothing listens there" in reply.text
     assert "127.0.0.1" not in reply.text
     assert "127.0.0.1:9: nothing answers there: check base_url" in one.why(0)
 

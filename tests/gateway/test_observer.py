@@ -85,6 +85,19 @@ def test_what_was_counted_is_told_at_the_end(said: pytest.LogCaptureFixture) -> 
     assert ['refusals refused=1 by="web busy 60 rpm 1"'] == said.messages
 
 
+def test_a_provider_that_is_down_is_named(said: pytest.LogCaptureFixture) -> None:
+    log = Log(ManualClock().now_us)
+    for fault in (Fault.UNREACHABLE, Fault.LATE, Fault.BUSY):
+        log.done(
+            Done(request_id="rk", status=502, key="web", provider="openai", fault=fault)
+        )
+    log.close()
+
+    assert [
+        'refusals refused=3 by="web unreachable openai 1; web late openai 1; web busy 1"'
+    ] == said.messages
+
+
 def test_the_next_minute_begins_with_the_next_refusal(
     said: pytest.LogCaptureFixture,
 ) -> None:

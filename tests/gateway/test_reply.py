@@ -341,6 +341,13 @@ def test_an_unknown_key_is_told_how_to_send_one() -> None:
     assert b"Bearer" == found[b"www-authenticate"]
 
 
+def test_what_became_of_a_key_is_not_told() -> None:
+    faults = [Fault.UNKNOWN_KEY, Fault.EXPIRED, Fault.REVOKED]
+
+    for dialect in Dialect:
+        assert 1 == len({str(said(fault, dialect)) for fault in faults})
+
+
 def test_further_headers_go_along() -> None:
     one = said(Fault.METHOD, Dialect.OPENAI, also=[(b"allow", b"GET, POST")])
 

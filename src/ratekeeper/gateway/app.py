@@ -101,11 +101,15 @@ class Gateway:
             store=self.store,
             hasher=self._hasher,
             records=self._keys.records(),
+            revoked=self._keys.revoked(),
             environ=self._environ,
         )
         for name, variable in roster.off.items():
             _log.warning("fallbacks go without %s: %s is not set", name, variable)
         return roster
+
+    def _rekey(self) -> None:
+        self.roster.rekey(self._keys.records(), self._keys.revoked())
 
     def _tell_of_teamless(self) -> None:
         """Tell which client keys let nobody in for want of their team, each once."""
@@ -181,7 +185,7 @@ class Gateway:
         digest, entries = self._hasher.digest(secret), self._keys.entries()
         if not entries:
             self._keys.create(ClientKey(name=name, hash=digest), self.now_us())
-            self.roster.rekey(self._keys.records())
+            self._rekey()
         elif digest not in {record.digest for record in self._keys.records()}:
             return None
         return secret
@@ -236,7 +240,7 @@ class Gateway:
         """Take in the keys that others have made and revoked."""
         version = self._keys.version()
         if version != self._seen:
-            self.roster.rekey(self._keys.records())
+            self._rekey()
             self._tell_of_teamless()
             self._seen = version
 

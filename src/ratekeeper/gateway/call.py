@@ -66,6 +66,9 @@ _THROTTLES = frozenset([Kind.THROTTLED, Kind.RAMP, Kind.STOPPED])
 _ACCOUNTS = frozenset([Kind.UNAUTHORIZED, Kind.BILLING, *_THROTTLES])
 
 
+_ID = b"x-ratekeeper-request-id"  # in the log too
+
+
 class Call(Choice):
     """One request from its head to its end."""
 
@@ -196,7 +199,7 @@ class Call(Choice):
                 self.home = account  # the next page of the same list
                 return True
         except Unreached as error:
-            raise of_silence(error.reason, BROKE_OFF) from error
+            raise of_silence(error.reason, account.upstream, BROKE_OFF) from error
         except BadHead as error:
             raise Refused(
                 Fault.UNREACHABLE, "the provider's answer holds a header that is none"
@@ -253,7 +256,7 @@ class Call(Choice):
             ):
                 tried.add(account)
                 return True
-        raise of_silence(error.reason) from error
+        raise of_silence(error.reason, account.upstream) from error
 
     async def _failed(
         self, answer: Answer, found: Route, trial: Trial, tried: Tried
@@ -281,9 +284,10 @@ class Call(Choice):
                 tried.add(account)
             return True
         if verdict.kind in _ACCOUNTS:
-            raise of_account(verdict, account.wait_us(self.gateway.now_us()))
+            closed_us = account.wait_us(self.gateway.now_us())
+            raise of_account(verdict, account.upstream, closed_us)
         if cut is not None:
-            raise of_silence(cut, BROKE_OFF)
+            raise of_silence(cut, account.upstream, BROKE_OFF)
         headers = relay.head(self, answer)
         shown = [(name, account.masked(value)) for name, value in headers]
         await relay.pass_on(self, answer, shown, head)
@@ -299,7 +303,9 @@ class Call(Choice):
 
     async def _refuse(self, error: Refused) -> None:
         self.refused = error
-        also = [] if self.caller is None else self.quota(refused=True)
+        also = [(_ID, self.id.encode())]
+        if self.caller is not None:
+            also += self.quota(refused=True)
         if error.fault is Fault.METHOD:
             also.append(
                 (b"allow", b", ".join(m.encode() for m in sorted(route.METHODS)))
@@ -344,7 +350,7 @@ class Call(Choice):
                 request_id=self.id,
                 status=self.status,
                 kind=self.kind,
-                key="" if caller is None else caller.name,
+                key=self._whose(),
                 team="" if caller is None else caller.team,
                 provider="" if account is None else account.upstream,
                 account="" if account is None else account.name,
@@ -360,6 +366,12 @@ class Call(Choice):
                 attempts=self.attempts,
             )
         )
+
+    def _whose(self) -> str:
+        """Return the name of its key, of one that lets nobody in any more too."""
+        if self.caller is not None:
+            return self.caller.name
+        return "" if self.refused is None else self.refused.key
 
     def see(self, part: bytes) -> None:
         """Look at a part of a good answer for what it has made, before it is passed on."""
@@ -406,7 +418,7 @@ class Call(Choice):
     def own_headers(self) -> list[tuple[bytes, bytes]]:
         """Return what the gateway itself says on an answer."""
         return [
-            (b"x-ratekeeper-request-id", self.id.encode()),
+            (_ID, self.id.encode()),
             (b"x-ratekeeper-waited-ms", b"%d" % -(-self.waited_us // 1000)),
             *self.quota(),
         ]

@@ -174,9 +174,12 @@ class Choice(Request):
                 raise self._busy(*self.lost)
             if self.impossible is not None and wait_us >= upstream.LONGEST_US:
                 raise self.impossible
+            names = " or ".join(
+                dict.fromkeys(one.upstream.name for one in self.targets)
+            )
             raise Refused(
                 Fault.UNAVAILABLE,
-                "no account of this provider takes calls at the moment",
+                f"no account of {names} takes calls at the moment",
                 retry_after_us=wait_us,
             )
         self.said = None  # as in line

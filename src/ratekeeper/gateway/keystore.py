@@ -139,6 +139,11 @@ class KeyStore:
         """Return who is let in."""
         return [record for key in self.entries() for record in key.records()]
 
+    def revoked(self) -> dict[str, str]:
+        """Return the names of those that are let in no more, by digest."""
+        ended = (one.said for one in self.entries() if one.revoked_us is not None)
+        return {said.hash: said.name for said in ended}
+
     def create(self, said: ClientKey, now_us: int) -> None:
         """Add a key; when this returns it outlives the process.
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from ratekeeper.core import units
-from ratekeeper.gateway.reply import Fault  # noqa: TC001 - msgspec reads it
+from ratekeeper.gateway.reply import Fault
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -90,15 +90,17 @@ class Observer:
         """Tell what has not been told yet."""
 
 
+_OF_PROVIDERS = frozenset([Fault.UNREACHABLE, Fault.LATE])  # whose trouble it is
 _SHADOW = "shadow"  # in the place of a fault
 
 
 class Refusals(NamedTuple):
-    """Refusals of one kind: whose, why, and by which limit."""
+    """Refusals of one kind: whose, why, and by which limit or provider."""
 
     key: str
     why: str
     limit: str
+    provider: str = ""
 
 
 class Tally:
@@ -135,7 +137,7 @@ class Tally:
             "refused": total - shadow,
             "shadow": shadow,
             "seconds": -(-(now_us - self._since_us) // units.SECOND),
-            "by": [{**_named(kind._asdict()), "calls": n} for kind, n in most],
+            "by": [{**_said(kind), "calls": n} for kind, n in most],
             "others": total - sum(n for _, n in most),
         }
         self._counts.clear()
@@ -170,7 +172,8 @@ class Log(Observer):
     def done(self, done: Done) -> None:
         """Count a refusal, and tell of the request where requests are told."""
         if done.fault is not None:
-            kind = Refusals(done.key, done.fault.value, done.limit)
+            provider = done.provider if done.fault in _OF_PROVIDERS else ""
+            kind = Refusals(done.key, done.fault.value, done.limit, provider)
             self._tally.note(kind, self._now_us())
         if _log.isEnabledFor(self._level):
             self._tell(self._level, "request", _of(done))
@@ -236,6 +239,11 @@ def _of(done: Done) -> dict[str, object]:
         ),
     }
     return {name: value for name, value in fields.items() if value not in {None, ""}}
+
+
+def _said(kind: Refusals) -> dict[str, object]:
+    """Return what is known of a kind of refusals."""
+    return {name: value for name, value in _named(kind._asdict()).items() if value}
 
 
 def _rounded(us: int, unit_us: int) -> int:

@@ -1,7 +1,7 @@
 """Refused: a call that goes no further, and what its caller is told.
 
-It knows what callers may be told of the accounts behind the gateway: that they are in
-the way, and not what or where they are.
+It knows what callers may be told of the accounts behind the gateway: which provider's
+they are and that they are in the way, and not what they allow or where they are.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from ratekeeper.providers.facts import Verdict
 
 ACCOUNT_LIMITS = "what the provider's account allows"
-BROKE_OFF = "the answer broke off"
+SILENT = "{} did not answer"
+BROKE_OFF = "the answer of {} broke off"
 
 
 class Refused(Exception):
@@ -31,9 +32,11 @@ class Refused(Exception):
         retry_after_us: int | None = None,
         exact: bool = True,
         limit: str = "",
+        key: str = "",
     ) -> None:
         super().__init__(message)
         self.limit = limit
+        self.key = key  # whose it was, for the operator alone
         self.fault = fault
         self.message = message
         self.retry_after_us = retry_after_us
@@ -52,26 +55,25 @@ _SILENCE = {
 }
 
 
-def of_silence(reason: Silence, what: str = "the provider did not answer") -> Refused:
-    """Tell a caller why no answer came, or no more of it."""
+def of_silence(reason: Silence, name: str, what: str = SILENT) -> Refused:
+    """Tell a caller why no answer came from a provider, or no more of it."""
     fault = Fault.LATE if reason is Silence.READ_TIMEOUT else Fault.UNREACHABLE
-    return Refused(fault, f"{what}: {_SILENCE[reason]}")
+    return Refused(fault, f"{what.format(name)}: {_SILENCE[reason]}")
 
 
-def of_account(verdict: Verdict, closed_us: int) -> Refused:
+def of_account(verdict: Verdict, name: str, closed_us: int) -> Refused:
     """Tell a caller of what a provider said to the gateway's account."""
     hint_us = verdict.retry_after_us
     match verdict.kind:
         case Kind.UNAUTHORIZED:
             return Refused(
                 Fault.UNREACHABLE,
-                "the provider refused the gateway's own key: its operator must see to it",
+                f"{name} refused the gateway's own key: its operator must see to it",
             )
         case Kind.BILLING:
             return Refused(
                 Fault.UNAVAILABLE,
-                "the provider has stopped the gateway's account: its operator must see "
-                "to it",
+                f"{name} has stopped the gateway's account: its operator must see to it",
                 retry_after_us=closed_us or hint_us,
             )
         case _:

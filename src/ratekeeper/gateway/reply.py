@@ -38,6 +38,8 @@ class Fault(StrEnum):
     BUDGET = "budget"  # the money of the window is spent
     IMPOSSIBLE = "impossible"  # larger than a limit: no wait would help
     UNKNOWN_KEY = "unknown_key"
+    EXPIRED = "expired"  # a key; callers are told the same as of one that is unknown
+    REVOKED = "revoked"
     FORBIDDEN = "forbidden"  # the key is known and may not do this
     # No price is known, and the caller has a budget. Not a bad request: the operator
     # is whom it waits for, and programs that fall back to another model do so on 403.
@@ -63,6 +65,14 @@ class _Words(NamedTuple):
 
 
 _INVALID = "invalid_request_error"
+_STRANGER = _Words(
+    HTTPStatus.UNAUTHORIZED,
+    _INVALID,
+    "invalid_api_key",
+    "authentication_error",
+    "UNAUTHENTICATED",
+    "UnrecognizedClientException",
+)
 _FAULTS: Mapping[Fault, _Words] = {
     Fault.BUSY: _Words(
         HTTPStatus.TOO_MANY_REQUESTS,
@@ -88,14 +98,9 @@ _FAULTS: Mapping[Fault, _Words] = {
         "RESOURCE_EXHAUSTED",
         "ServiceQuotaExceededException",
     ),
-    Fault.UNKNOWN_KEY: _Words(
-        HTTPStatus.UNAUTHORIZED,
-        _INVALID,
-        "invalid_api_key",
-        "authentication_error",
-        "UNAUTHENTICATED",
-        "UnrecognizedClientException",
-    ),
+    Fault.UNKNOWN_KEY: _STRANGER,
+    Fault.EXPIRED: _STRANGER,
+    Fault.REVOKED: _STRANGER,
     Fault.FORBIDDEN: _Words(
         HTTPStatus.FORBIDDEN,
         _INVALID,
@@ -275,7 +280,7 @@ def answer(
         headers.append((b"retry-after-ms", b"%d" % -(-wait_us // 1000)))
     if wait_us is None or wait_us > LONGEST_RETRY_US:
         headers.append(_NO_RETRY)
-    if fault is Fault.UNKNOWN_KEY:
+    if words.status is HTTPStatus.UNAUTHORIZED:
         headers.append(_BEARER)
     if dialect is Dialect.BEDROCK:
         headers.append((b"x-amzn-errortype", words.amazon.encode()))

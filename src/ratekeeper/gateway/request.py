@@ -105,10 +105,14 @@ class Request:
                 Fault.FORBIDDEN, "a page of another site may not call without a key"
             )
         if caller is None:
+            name, fault = "", Fault.UNKNOWN_KEY
+            if secret is not None:
+                name, fault = roster.stranger(secret, self.arrived_us)
             raise Refused(
-                Fault.UNKNOWN_KEY,
-                "the client key is missing or not known here: ask whoever runs this "
-                "gateway for one (ratekeeper keys create)",
+                fault,
+                "the client key is missing, expired, revoked or not known here: ask "
+                "whoever runs this gateway for one (ratekeeper keys create)",
+                key=name,
             )
         return caller
 

@@ -28,6 +28,7 @@ from ratekeeper.gateway.bar import Bar
 from ratekeeper.gateway.credentials import completed
 from ratekeeper.gateway.keys import KeyBook, KeyRecord
 from ratekeeper.gateway.quota import QuotaHeaders
+from ratekeeper.gateway.reply import Fault
 from ratekeeper.gateway.upstream import Account, fits
 from ratekeeper.providers.facts import Dialect
 
@@ -130,6 +131,7 @@ class Roster:
         store: MemoryStore,
         hasher: Hasher,
         records: Iterable[KeyRecord],
+        revoked: Mapping[str, str],
         environ: Mapping[str, str],
     ) -> None:
         config, self.off = completed(config, environ)  # by name: what is not set
@@ -157,7 +159,7 @@ class Roster:
         self._callers: dict[str, Caller] = {}  # by digest
         self.edition: object  # another one with every change of the keys
         self.teamless: dict[str, str]  # keys of the store whose team the config lacks
-        self.rekey(records)
+        self.rekey(records, revoked)
         self.anyone = self._anyone() if config.auth == "none" else None
 
     def enforce(self) -> None:
@@ -176,9 +178,10 @@ class Roster:
             if account.name in before:
                 account.take_over(before[account.name])
 
-    def rekey(self, records: Iterable[KeyRecord]) -> None:
-        """Take in the client keys anew."""
+    def rekey(self, records: Iterable[KeyRecord], revoked: Mapping[str, str]) -> None:
+        """Take in the client keys anew, and the names of those that were revoked."""
         records = list(records)
+        self._revoked = revoked
         self._book = KeyBook.joined(self._hasher, self._config.client_keys, records)
         self.teamless = {r.name: r.team for r in records if not self._has_team(r)}
         self._callers.clear()
@@ -198,6 +201,16 @@ class Roster:
         if caller is None or caller.record is not record:
             caller = self._callers[record.digest] = self._caller(record)
         return caller
+
+    def stranger(self, secret: str, now_us: int) -> tuple[str, Fault]:
+        """Return whose key it was that lets nobody in, "" for nobody's, and why."""
+        if name := self._revoked.get(self._hasher.digest(secret)):
+            return name, Fault.REVOKED
+        record = self._book.find(secret)
+        if record is None:
+            return "", Fault.UNKNOWN_KEY
+        is_over = record.is_expired(now_us)
+        return record.name, Fault.EXPIRED if is_over else Fault.UNKNOWN_KEY
 
     def _has_team(self, record: KeyRecord) -> bool:
         """Say whether the limits of a key's team are known: else it lets nobody in."""
