@@ -472,6 +472,7 @@ FORM = b'--B\r\ncontent-disposition: form-data; name="n"\r\n\r\n%b\r\n--B--\r\n'
         ("/v1/images/edits", FORM % b"10", 10),
         ("/v1/images/variations", b"\r\n" + FORM % b"3", 3),
         ("/v1/images/edits", FORM % b"\xff", 1),
+        ("/v1/images/edits", FORM.replace(b'"n"', b'"x"') % b"10", 1),
         ("/v1/images/edits", (FORM % b"10")[:-4], 1),
         ("/v1/audio/speech", b'{"n": 10}', 1),
         ("/v1/images/generations", {"n": 2}, 2),
@@ -483,3 +484,10 @@ def test_each_picture_that_is_asked_for_counts(
     facts = OPENAI.read_request("POST", path, body)
 
     assert (Endpoint.OTHER, pictures) == (facts.endpoint, facts.choices)
+
+
+def test_a_conversation_that_is_compacted_is_read_by_a_model() -> None:
+    facts = read(OPENAI, "/v1/responses/compact", model="gpt-5", input=TEXT)
+
+    assert Endpoint.RESPONSES is facts.endpoint
+    assert facts.input_tokens > 200

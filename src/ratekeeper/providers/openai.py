@@ -20,6 +20,7 @@ _PATHS = (
     ("/chat/completions", Endpoint.CHAT),
     ("/completions", Endpoint.CHAT),
     ("/responses", Endpoint.RESPONSES),
+    ("/responses/compact", Endpoint.RESPONSES),
     ("/embeddings", Endpoint.EMBEDDINGS),
 )
 _PICTURES = ("/images/generations", "/images/edits", "/images/variations")
@@ -247,7 +248,7 @@ def _pictures_of_form(body: bytes) -> int:
         said = form.fields(body)
     except form.Unclear:
         return 1
-    return shapes.choices_of(*(v.decode("latin-1") for n, v in said if n == "n"))
+    return shapes.choices_of(0, *(v.decode("latin-1") for n, v in said if n == "n"))
 
 
 def _choices(request: Json) -> int:
