@@ -107,6 +107,7 @@ class Request:
         if caller is None:
             name, fault = "", Fault.UNKNOWN_KEY
             if secret is not None:
+                roster = self.gateway.roster
                 name, fault = roster.stranger(secret, self.arrived_us)
             raise Refused(
                 fault,
