@@ -19,7 +19,7 @@ from ratekeeper.stores.database import Database
 from ratekeeper.stores.journal import Journal
 from ratekeeper.stores.keys import Scope
 from ratekeeper.stores.memory import MemoryStore
-from ratekeeper.testing import ManualClock
+from ratekeeper.testing import ManualClock, run_virtual
 
 if TYPE_CHECKING:
     from ratekeeper.stores.journal import Write
@@ -124,11 +124,11 @@ def test_what_is_settled_is_on_disk_within_moments(tmp_path: Path) -> None:
             await asyncio.sleep(0.2)
             return one.on_disk()
 
-    assert [(120,)] == asyncio.run(scenario())
+    assert [(120,)] == run_virtual(scenario())
 
 
 def test_no_call_is_sent_while_the_disk_refuses_and_nothing_is_lost(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def scenario() -> tuple[list[object], list[object]]:
         async with room(tmp_path) as one:
@@ -140,13 +140,11 @@ def test_no_call_is_sent_while_the_disk_refuses_and_nothing_is_lost(
             before = one.on_disk()
             with one.database.reading() as connection:
                 connection.execute("PRAGMA query_only=OFF")
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.3)
             await one.call(1)
             return before, one.on_disk()
 
-    monkeypatch.setattr("ratekeeper.gateway.ledger._AGAIN_S", 0.01)
-
-    assert ([(None,)], [(301,)]) == asyncio.run(scenario())
+    assert ([(None,)], [(301,)]) == run_virtual(scenario())
     assert ["will be tried again", "nothing was lost"] == [
         next(
             x
@@ -187,10 +185,8 @@ def test_a_name_that_no_file_can_hold_stops_no_commit(tmp_path: Path) -> None:
 
 
 def test_settlements_that_were_refused_are_tried_again_by_themselves(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
-    monkeypatch.setattr("ratekeeper.gateway.ledger._AGAIN_S", 0.01)
-
     async def scenario() -> list[object]:
         async with room(tmp_path) as one:
             with one.database.reading() as connection:
@@ -200,10 +196,10 @@ def test_settlements_that_were_refused_are_tried_again_by_themselves(
             await asyncio.sleep(0.1)
             with one.database.reading() as connection:
                 connection.execute("PRAGMA query_only=OFF")
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.3)
             return one.on_disk()
 
-    assert [(100,)] == asyncio.run(scenario())
+    assert [(100,)] == run_virtual(scenario())
 
 
 SPEND = "SELECT * FROM spend ORDER BY model, currency"
@@ -229,7 +225,7 @@ def test_spend_adds_up_by_day_key_team_provider_model_and_currency(
         (day, "k", "t", "openai", "gpt-4o", "cny", 0, 0, 0, 9),
         (day, "k", "t", "openai", "gpt-4o", "usd", 3, 30, 9, 21),
         (day, "k", "t", "openai", "o3", "", 1, 10, 3, 0),
-    ] == asyncio.run(scenario())
+    ] == run_virtual(scenario())
 
 
 def test_names_that_callers_choose_take_bounded_room(
@@ -310,4 +306,4 @@ def test_old_use_is_pruned_at_the_start(tmp_path: Path) -> None:
         one.database.close()
         return left
 
-    assert [(0,)] == asyncio.run(scenario())
+    assert [(0,)] == run_virtual(scenario())
