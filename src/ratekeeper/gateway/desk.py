@@ -167,36 +167,39 @@ class Desk:
     ) -> Account:
         """Return the account with most headroom of the provider that is named.
 
-        Where its flow has been refused by all of them, as it said, that is waited for.
+        Where its flow was refused by all that are open, as it said, it waits for one.
         """
-        found = self._gateway.roster.upstreams.get(said.provider)
+        gateway = self._gateway
+        found = gateway.roster.upstreams.get(said.provider)
         if found is None or not found.accounts:
             msg = f"no provider {said.provider[:40]!r} is configured here"
             raise Refused(Fault.NOT_FOUND, msg)
-
-        def away_us(account: Account) -> int:
-            now = self._gateway.now_us()
-            return self._hearsay.wait_us(caller.flow, account.name, said.model, now)
-
-        def room(account: Account) -> tuple[int, float]:
-            way = Way((), account.targets(said.model))
-            return self._gateway.store.room(way.targets, _costs(way, said.take))
-
         while True:
-            now = self._gateway.now_us()
+            now = gateway.now_us()
             able, wait_us = upstream.open_ones(found.accounts, now)
             if not able:
                 msg = "no account of this provider takes calls at the moment"
                 raise Refused(Fault.UNAVAILABLE, msg, retry_after_us=wait_us)
-            least_us = min(map(away_us, able))
-            able = [one for one in able if not away_us(one)]
+            away_us = {
+                one: self._hearsay.wait_us(caller.flow, one.name, said.model, now)
+                for one in able
+            }
+            able = [one for one in able if not away_us[one]]
             if able:
-                return able[0] if len(able) == 1 else min(able, key=room)
+                return self._roomiest(able, said)
+            least_us = min(away_us.values())
             if now + least_us > deadline_us:
                 msg = f"{ACCOUNT_LIMITS} is used up, as was reported"
                 raise Refused(Fault.BUSY, msg, retry_after_us=least_us)
             await asyncio.sleep(least_us / 1e6)
-            call.waited_us += self._gateway.now_us() - now
+            call.waited_us += gateway.now_us() - now
+
+    def _roomiest(self, accounts: list[Account], said: Acquire) -> Account:
+        def room(account: Account) -> tuple[int, float]:
+            way = Way((), account.targets(said.model))
+            return self._gateway.store.room(way.targets, _costs(way, said.take))
+
+        return accounts[0] if len(accounts) == 1 else min(accounts, key=room)
 
     def _settle(self, call: Call, said: Settle) -> dict[str, object]:
         caller, held = call.caller, self._open.get(said.grant)

@@ -19,29 +19,36 @@ class Hearsay:
     """What has been said of accounts, by flow."""
 
     def __init__(self) -> None:
-        self._until: dict[tuple[str, ...], int] = {}  # by model as well
-        self._spent: dict[tuple[str, ...], int] = {}  # until when it is earned again
+        self._away: dict[tuple[str, ...], int] = {}  # until when, by model as well
+        self._others: dict[tuple[str, ...], int] = {}  # until when others wait
+        self._earned: dict[tuple[str, ...], int] = {}  # until when that is paid for
 
     def heard(self, flow: str, account: str, model: str, wait_us: int, now: int) -> int:
-        """Take note that an account refuses calls; return how long others are to wait."""
-        busy_us = max(self._spent.get((flow, account), 0) - now, 0)
-        for_all_us = max(0, min(wait_us, _OTHERS_US - busy_us // _EARNED_IN))
-        _keep(self._spent, (flow, account), now + busy_us + for_all_us * _EARNED_IN)
-        if wait_us > for_all_us:
-            until_us = now + min(wait_us, _LONGEST_US)
-            _keep(self._until, (flow, account, model), until_us)
-        return for_all_us
+        """Take note that an account refuses calls; return how long others are to wait.
+
+        Time in which they wait already, as it has said before, is not paid for again.
+        """
+        whose = flow, account
+        owed_us = max(0, self._earned.get(whose, 0) - now)
+        since_us = max(now, self._others.get(whose, 0))
+        room_us = max(0, _OTHERS_US - -(-owed_us // _EARNED_IN))
+        until_us = min(now + wait_us, since_us + room_us)
+        paid_us = max(0, until_us - since_us) * _EARNED_IN
+        _keep(self._earned, whose, now + owed_us + paid_us)
+        _keep(self._others, whose, until_us)
+        if until_us < now + wait_us:
+            _keep(self._away, (*whose, model), now + min(wait_us, _LONGEST_US))
+        return until_us - now
 
     def wait_us(self, flow: str, account: str, model: str, now: int) -> int:
         """Return for how long a flow stays away from an account, of its own word."""
-        return max(0, self._until.get((flow, account, model), 0) - now)
+        return max(0, self._away.get((flow, account, model), 0) - now)
 
 
 def _keep(
     book: dict[tuple[str, ...], int], key: tuple[str, ...], until_us: int
 ) -> None:
     """Write down the latest, and forget the oldest where there is no room."""
-    until_us = max(until_us, book.pop(key, 0))
-    book[key] = until_us
+    book[key] = max(until_us, book.pop(key, 0))
     if len(book) > _MOST:
         del book[next(iter(book))]
