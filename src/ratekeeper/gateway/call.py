@@ -119,7 +119,8 @@ class Call(Choice):
         if caller.bar.meter is not None:  # the last call was refused
             refused = self.refused_by_head(found)
             if refused is not None:
-                self.wire.most_unread = self.gateway.roster.max_body
+                most = max(self.wire.most_unread, self.gateway.roster.max_body)
+                self.wire.most_unread = most
                 raise refused
         self.streamed = await self.take_in(found)
         self.targets = self.targets_of(found)
