@@ -201,6 +201,60 @@ def test_what_a_long_operation_of_googles_made(
     assert (200, 404) == seen
 
 
+_TUNED = "ft:gpt-4o-mini:org:mine:abc123"
+
+
+def test_a_model_is_deleted_by_its_owner_alone(tmp_path: Path) -> None:
+    """Everybody sees its name in the list of models."""
+    with _two(tmp_path, "openai") as it:
+        it.have("/v1/fine_tuning/jobs", {"id": "ftjob-1"})
+        before = it.mine.delete(f"/v1/models/{_TUNED}").status_code
+        done = {"id": "ftjob-1", "fine_tuned_model": _TUNED}
+        it.have("/v1/fine_tuning/jobs/ftjob-1", done, by="GET")
+        both = [one.delete(f"/v1/models/{_TUNED}") for one in (it.theirs, it.mine)]
+        old = it.mine.request("DELETE", "/v1/models/ft:x", json={"file_id": "ftjob-1"})
+
+    assert 403 == before
+    assert [404, 200] == [reply.status_code for reply in both]
+    assert 403 == old.status_code
+
+
+@pytest.mark.parametrize(
+    ("source", "statuses"),
+    [
+        ({"type": "file_content", "content": [{"item": {"id": "file-1"}}]}, (200, 200)),
+        ({"type": "file_id", "id": "file-1"}, (200, 404)),
+        ({"type": "file_id", "id": "file-old"}, (200, 200)),
+        ({"type": "stored_completions"}, (403, 403)),
+        ({"type": "responses"}, (403, 403)),
+        ({"type": ["file_id"]}, (403, 403)),
+    ],
+)
+def test_an_eval_reads_nothing_of_others(
+    tmp_path: Path, source: dict[str, Any], statuses: tuple[int, int]
+) -> None:
+    with _two(tmp_path, "openai") as it:
+        it.have("/v1/files", {"id": "file-1"})
+        run = {"data_source": {"type": "jsonl", "source": source}}
+        seen = it.statuses("/v1/evals/eval_1/runs", json=run)
+
+    assert statuses == seen
+
+
+def test_an_owner_without_others_does_as_it_likes(tmp_path: Path) -> None:
+    told = Told()
+    with asgi(told) as url:
+        config = gates.config(tmp_path, {"openai": account(url)})
+        with gate(config) as it, it.client() as client:
+            source = {"data_source": {"source": {"type": "stored_completions"}}}
+            replies = [
+                client.delete(f"/v1/models/{_TUNED}"),
+                client.post("/v1/evals/eval_1/runs", json=source),
+            ]
+
+    assert [200, 200] == [reply.status_code for reply in replies]
+
+
 def test_an_answer_that_names_anothers_gives_it_to_nobody(tmp_path: Path) -> None:
     with _two(tmp_path, "openai") as it:
         it.have("/v1/batches", {"id": "batch_1"})

@@ -18,9 +18,9 @@ from ratekeeper.core.line import State, Waiter
 from ratekeeper.errors import ConfigError, NeverPossible, StoreUnavailable
 from ratekeeper.gateway import stays, upstream
 from ratekeeper.gateway.admit import Turn, admit
+from ratekeeper.gateway.owners import Owned
 from ratekeeper.gateway.refused import ACCOUNT_LIMITS, Refused
 from ratekeeper.gateway.reply import Fault
-from ratekeeper.gateway.request import Request
 from ratekeeper.gateway.trial import Offer
 from ratekeeper.providers import counting, shapes
 from ratekeeper.providers.facts import Counting
@@ -50,7 +50,7 @@ _NOT_WRITTEN = "the gateway cannot write down what the call takes"
 _NO_ROOM_US = 1_000_000
 
 
-class Choice(Request):
+class Choice(Owned):
     """A request that looks for an account to take it."""
 
     def __init__(

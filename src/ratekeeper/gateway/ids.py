@@ -146,7 +146,25 @@ def lists(route: Route, method: str) -> bool:
         return True
     if route.dialect is Dialect.ANTHROPIC and route.family == "messages":
         return route.path.endswith("/batches")
-    return route.family in {*_HOLD_IDS, "chat"} and not any(_in_path(route))
+    return route.family in {*_HOLD_IDS, "chat"} and not any(in_path(route))
+
+
+def changes_models(route: Route, method: str) -> bool:
+    """Say whether a call deletes or changes a model, whose name all callers see."""
+    return route.family == "models" and method not in {"GET", "HEAD", "POST"}
+
+
+def source_of(route: Route, said: Mapping[str, object]) -> Mapping[str, object]:
+    """Return from where a run of an eval has its data."""
+    data = said.get("data_source") if route.family == "evals" else None
+    source = data.get("source") if isinstance(data, dict) else None
+    return source if isinstance(source, dict) else {}
+
+
+def reads_all(route: Route, said: Mapping[str, object]) -> bool:
+    """Say whether a call has an eval read what all have stored in the account."""
+    source = source_of(route, said)
+    return bool(source) and source.get("type") not in ("file_content", "file_id")
 
 
 class Sight:
@@ -283,7 +301,7 @@ class TooMany(Exception):
 
 def referred(route: Route, body: bytes) -> list[str]:
     """Return what a request refers to that may be an id, each once; raises `TooMany`."""
-    found = dict.fromkeys(_in_path(route))
+    found = dict.fromkeys(in_path(route))
     for count, text in enumerate(_in_body(body)):
         if count >= MOST:
             raise TooMany
@@ -293,7 +311,8 @@ def referred(route: Route, body: bytes) -> list[str]:
     return list(found)
 
 
-def _in_path(route: Route) -> Iterator[str]:
+def in_path(route: Route) -> Iterator[str]:
+    """Yield what may be an id in a path; the last one is of what the call is about."""
     is_google = route.dialect is Dialect.GEMINI
     if is_google and "/models/" in route.path and "/operations/" not in route.path:
         return

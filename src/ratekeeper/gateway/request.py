@@ -6,27 +6,24 @@ limit and sends nothing.
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from ratekeeper.config.times import duration_us
-from ratekeeper.core.units import SECOND
-from ratekeeper.errors import ConfigError, StoreUnavailable
-from ratekeeper.gateway import auth, homes, ids, intake, models, route, uploads
+from ratekeeper.errors import ConfigError
+from ratekeeper.gateway import auth, intake, models, route, uploads
 from ratekeeper.gateway.refused import Refused
 from ratekeeper.gateway.reply import Fault
 from ratekeeper.providers import form, shapes
 from ratekeeper.providers.facts import Dialect
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
     from ratekeeper.core.meter import Meter
     from ratekeeper.gateway.app import Gateway
     from ratekeeper.gateway.roster import Caller, Upstream
     from ratekeeper.gateway.route import Route
-    from ratekeeper.gateway.upstream import Account
 
 _CHANGES = frozenset(["PATCH", "POST", "PUT"])
 _JSON = b"application/json"
@@ -34,15 +31,11 @@ _FORM = b"multipart/"
 _FILES = (b"application/octet-stream", b"audio/", b"image/", b"video/")
 _MOST_TARGETS = 1024  # remembered: what callers make up must not fill the memory
 _BESIDE = b"x-ms-oai-image-generation-deployment"  # Azure's: a model that a tool uses
-_LOOKED_UP = 200  # ids in one turn of the loop: some milliseconds
 
 NO_PATH = (
     "this gateway serves the OpenAI API under /v1, Anthropic's under /anthropic/v1 and "
     "/v1/messages, Gemini's under /gemini/v1beta, and /p/{provider}"
 )
-
-# As if it were not there, in nobody's words: whose it is, is not told.
-_NOT_THERE = "the request refers to something that does not exist here"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -78,10 +71,6 @@ class Request:
         self.model = ""  # that it asks for
         self.streamed = False  # whether its body passes as it comes: sent once
         self.secret: str | None = None  # its client key
-        self.sight: ids.Sight | None = None  # where its answer may name new ids
-        self.lists: Route | None = None  # whose answer lists what any caller made
-        self.refers_to: list[str] = []  # ids, which may live in one account
-        self.home: Account | None = None  # the account in which they do
 
     def field(self, name: bytes) -> bytes:
         """Return a header of the request, b"" where there is none."""
@@ -246,7 +235,7 @@ class Request:
         ]
         if targets:
             return targets
-        able = self._able(found)
+        able = self.able(found)
         if not able:
             raise Refused(
                 Fault.NOT_FOUND,
@@ -255,107 +244,7 @@ class Request:
         meant = [one for one in able if one.is_for(model)]
         return [Target((meant or able)[0], model)]
 
-    def settle_home(self, found: Route, targets: list[Target]) -> list[Target]:
-        """Return where a call may go, given where lives what it refers to.
-
-        Raises `Refused` for what is another owner's, exactly as for what is not there.
-        """
-        name, said = None, self.said or {}
-        is_closed = self.gateway.roster.hides_unowned
-        # As where all just chat, or one has all to itself.
-        if not self.gateway.homes.is_empty or ids.makes(found, self.method, said):
-            self._refer(found)
-            name = self._where(found)
-        if (is_closed or not self.gateway.homes.is_empty) and ids.lists(
-            found, self.method
-        ):
-            self.lists = found
-        self.sight = ids.sight(
-            found, self.method, said, self.refers_to, is_own=name is not None
-        )
-        return self._at(name, targets)
-
-    def keep_home(self, found: Route, targets: list[Target]) -> list[Target]:
-        """Return where a call may go after a reload, given what it refers to."""
-        name = self._where(found)
-        if name is None and self.home is not None:  # it was of a list's first page
-            name = self.home.name
-        return self._at(name, targets)
-
-    def _at(self, name: str | None, targets: list[Target]) -> list[Target]:
-        """Return where a call may go that belongs to an account."""
-        if name is None:
-            return targets
-        home = self.gateway.roster.upstreams.get(name.partition("/")[0])
-        accounts = () if home is None else home.accounts
-        self.home = next((one for one in accounts if one.name == name), None)
-        if home is None or self.home is None:  # the config has it no more
-            return targets
-        there = [one for one in targets if one.upstream is home]
-        return there or [Target(home, self.model)]
-
-    def _refer(self, found: Route) -> None:
-        """Find what the request refers to."""
-        try:
-            said = intake.as_json(self.fields) if self.fields else self.body.data
-            self.refers_to = ids.referred(found, said)
-        except ids.TooMany:
-            raise Refused(
-                Fault.BAD_REQUEST, f"the request refers to more than {ids.MOST:,} ids"
-            ) from None
-        if uploads.begins(self.raw_path):
-            self.refers_to += uploads.ids_in(self.query)
-
-    def _where(self, found: Route) -> str | None:
-        """Return the account in which lives what the request refers to."""
-        assert self.caller is not None
-        if not self.refers_to:
-            return None
-        where = [one.name for one in self._able(found)]
-        known = self.gateway.homes
-        try:
-            lived = [known.find(name) for name in self.refers_to]
-            name = homes.home_of(lived, self.caller.owner, where)
-            if name is not None:
-                known.used(self.refers_to, name)
-        except homes.Foreign:
-            raise Refused(Fault.NOT_FOUND, _NOT_THERE) from None
-        except homes.Apart:
-            raise Refused(
-                Fault.BAD_REQUEST,
-                "the request refers to things that were made in different accounts of "
-                "the provider: make them anew, one after another",
-            ) from None
-        except StoreUnavailable as error:
-            # Not its message: where the store is concerns nobody but the operator.
-            raise Refused(
-                Fault.UNAVAILABLE,
-                "the gateway cannot look up where that was made",
-                retry_after_us=SECOND,
-            ) from error
-        return name
-
-    async def told_apart(
-        self, names: Iterable[str], upstream: str
-    ) -> tuple[set[str], set[str]]:
-        """Return which of some ids are the caller's there, and which it is not to see."""
-        assert self.caller is not None
-        known, own, hidden = self.gateway.homes, set(), set()
-        for at, name in enumerate(names, 1):
-            if at % _LOOKED_UP == 0:
-                await asyncio.sleep(0)  # others have the loop meanwhile
-            is_own = homes.is_owned(known.find(name), self.caller.owner, upstream)
-            if is_own is None:
-                is_seen = not self.gateway.roster.hides_unowned or ids.is_word(name)
-            else:
-                is_seen = is_own
-            if is_own:
-                own.add(name)
-            if not is_seen:
-                hidden.add(name)
-        return own, hidden
-
-    def _able(self, found: Route) -> list[Upstream]:
+    def able(self, found: Route) -> list[Upstream]:
         """Return the providers that a call may go to, whatever its model."""
         upstreams = self.gateway.roster.upstreams
         if found.provider:

@@ -188,8 +188,9 @@ class Roster:
         owners = {_owner(one.name, one.team) for one in self._book}
         if self._config.auth == "none":
             owners.add("")
+        self.is_shared = len(owners) > 1
         # What nobody is known to have made is anybody's of several.
-        self.hides_unowned = self._config.unowned == "hidden" and len(owners) > 1
+        self.hides_unowned = self.is_shared and self._config.unowned == "hidden"
         self.edition = object()
 
     def caller(self, secret: str, now_us: int) -> Caller | None:
