@@ -12,6 +12,7 @@ from typing import Any
 import httpx2
 import pytest
 
+from ratekeeper.gateway.observer import Observer
 from ratekeeper.testing import ManualClock
 from tests.gateway import gates
 from tests.gateway.gates import Behind, Gate, account, asgi, behind, client_key, gate
@@ -236,6 +237,35 @@ def test_a_shadow_limit_refuses_nobody(tmp_path: Path, upstream: Behind) -> None
         statuses = [it.chat(client).status_code for _ in range(3)]
 
     assert [200, 200, 200] == statuses
+
+
+def test_a_budget_that_is_only_watched_needs_no_price(
+    tmp_path: Path, upstream: Behind
+) -> None:
+    told: list[str] = []
+
+    class Ear(Observer):
+        def shadowed(self, key: str, limit: str) -> None:
+            told.append(f"{key}: {limit}")
+
+    teams = {"t": {"limits": ["$1/day"], "shadow": True}}
+    providers = {"openai": account(upstream.url)}
+    config = gates.config(tmp_path, providers, [client_key(team="t")], teams=teams)
+    with gate(config, observer=lambda _: Ear()) as it, it.client() as client:
+        statuses = [
+            it.chat(client, model=model).status_code
+            for model in ("my-own-model", "gpt-4o")
+        ]
+        (used,) = (
+            meter.used(it.gateway.now_us())
+            for scope, key in it.gateway.store._keys.kept
+            for meter in scope.rows[key]
+            if meter.limit.is_money
+        )
+
+    assert [200, 200] == statuses
+    assert ["app: $1/day, without a price"] == told
+    assert used > 0  # what has a price is counted
 
 
 def _failing(status: int) -> AbstractContextManager[Behind]:

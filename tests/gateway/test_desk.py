@@ -389,3 +389,13 @@ def test_a_grant_whose_hold_ends_before_it_reaches_anybody_ends_once(
     tmp_path: Path,
 ) -> None:
     assert (0, 0) == asyncio.run(_unheard(tmp_path, b'{"hold": "10ms"}', 0.05))
+
+
+def test_what_limits_only_watch_need_not_be_said(tmp_path: Path) -> None:
+    watched = [{"limit": one, "shadow": True} for one in ("10 tpm", "$1/day")]
+    keys = [client_key(limits=["3 rpm", *watched], max_wait="0s")]
+    with gate(gates.config(tmp_path, {}, keys)) as it:
+        unsaid = _ask(it, "acquire")
+        said = _ask(it, "acquire", take={"tokens": 400, "usd": "2"})
+
+    assert [200, 200] == [unsaid.status_code, said.status_code]

@@ -134,9 +134,19 @@ class Cashier:
         method: str,
         path: str,
         body: bytes,
+        watched: Iterable[Limit] = (),
     ) -> tuple[dict[str, Bill], dict[str, Nano]]:
-        """Return the same, and a bill in dollars for reports where a price is known."""
+        """Return the same, and a bill in dollars for reports where a price is known.
+
+        For limits that are only watched the price need not be known: it is left out.
+        """
         bill, most = self.most(limits, facts, method, path, body)
+        for limit in watched:
+            if limit.unit not in most:
+                with contextlib.suppress(ConfigError):
+                    quoted, held = self.most((limit,), facts, method, path, body)
+                    bill.update(quoted)
+                    most.update(held)
         if _REPORTED not in most:
             with contextlib.suppress(PriceUnknown):
                 found, _ = self.most(

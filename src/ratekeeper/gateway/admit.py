@@ -96,6 +96,7 @@ class Way:
     __slots__ = (
         "_read_us",
         "_rules",
+        "asked",
         "is_durable",
         "money",
         "of_model",
@@ -105,6 +106,7 @@ class Way:
         "theirs",
         "units",
         "watched",
+        "watched_money",
     )
 
     def __init__(self, ours: Sequence[Target], theirs: Sequence[Target]) -> None:
@@ -116,12 +118,13 @@ class Way:
         # anything.
         by = [key for scope, key in self.targets for _ in scope.rules]
         self.of_model = tuple(at for at, key in enumerate(by) if key)
-        self.money = tuple(rule.limit for rule in rules if rule.limit.is_money)
-        self.units = frozenset(
-            rule.limit.unit
-            for rule in rules
-            if rule.is_told and rule.limit.unit != CONCURRENT
-        )
+        budgets = [rule for rule in rules if rule.limit.is_money]
+        self.money = tuple(rule.limit for rule in budgets if not rule.shadow)
+        self.watched_money = tuple(rule for rule in budgets if rule.shadow)
+        told = [one for one in rules if one.is_told and one.limit.unit != CONCURRENT]
+        self.units = frozenset(rule.limit.unit for rule in told)
+        # Those without which a call cannot be decided.
+        self.asked = frozenset(rule.limit.unit for rule in told if not rule.shadow)
         self.own_texts = frozenset(rule.text for rule in rules[: self.split])
         self.watched = tuple(at for at, rule in enumerate(rules) if rule.shadow)
         self.is_durable = any(rule.is_durable for rule in rules)
@@ -172,7 +175,8 @@ class Way:
                 elif unit == CONCURRENT:
                     costs.append(HOLD)
                 else:
-                    costs.append(money[unit] if limit.is_money else 0)
+                    # A budget that is only watched may not know what a call costs.
+                    costs.append(money.get(unit, 0) if limit.is_money else 0)
         return costs
 
 

@@ -220,7 +220,14 @@ class Choice(Owned):
         way = account.way(caller, target.model)
         # A budget is never passed: no lesson makes a call cheaper.
         worst = read if read.input_tokens > facts.input_tokens else facts
-        bill, most = account.cashier.bill(way.money, worst, self.method, path, body)
+        watched = [rule.limit for rule in way.watched_money]
+        bill, most = account.cashier.bill(
+            way.money, worst, self.method, path, body, watched
+        )
+        for rule in way.watched_money:
+            if rule.limit.unit not in most:
+                text = f"{rule.text}, without a price"
+                self.gateway.observer.shadowed(caller.name, text)
         theirs = provider.costs(facts)
         ours = theirs
         if provider.counting is not Counting.SUM:

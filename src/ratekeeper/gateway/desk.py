@@ -297,7 +297,7 @@ def _costs(way: Way, take: Mapping[str, int | str]) -> list[int]:
     Raises `Refused` where a limit counts what it does not state.
     """
     amounts = {"requests": 1, **_amounts("take", take, way.units)}
-    missing = sorted(way.units - {*amounts})
+    missing = sorted(way.asked - {*amounts})
     if missing:
         raise Refused(
             Fault.BAD_REQUEST,
