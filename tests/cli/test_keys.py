@@ -119,6 +119,19 @@ def test_an_entry_for_the_config_lets_the_same_key_in_and_stores_nothing(
     assert "web" == getattr(KeyBook.joined(hasher, said, []).find(secret), "name", "")
 
 
+def test_an_entry_for_a_config_in_toml_is_toml(keys: Keys) -> None:
+    path = keys.folder / "gate.toml"
+    path.write_text('[teams.search]\nlimits = "5 rpm"\n')
+    terms = (*TERMS, "--allow-model", 'a"\\é\U0001f600')
+    entry = keys("create", "web", *terms, "--print-yaml", "-c", str(path))
+    path.write_text(path.read_text() + entry)
+    (said,) = load(path).client_keys
+
+    assert ("web", "search", "batch") == (said.name, said.team, said.priority)
+    assert ["60 rpm", "$5/day"] == said.limits
+    assert ["gpt-4o*", 'a"\\é\U0001f600'] == said.allow_models
+
+
 def test_every_mistake_is_told_by_its_option(keys: Keys) -> None:
     wrong = ("--limit", "60 rpn", "--limit", "learned", "--max-wait", "20q")
     keys("create", "a/b", *wrong, "--expires", "2099-13-01", code=2)

@@ -146,7 +146,7 @@ def test_a_name_nobody_has_is_an_error_with_the_nearest(path: Path) -> None:
         with pytest.raises(ConfigError, match="did you mean 'search-web'"):
             store.revoke("serch-web", EPOCH)
         store.revoke("search-web", EPOCH)
-        with pytest.raises(ConfigError, match="revoked already"):
+        with pytest.raises(ConfigError, match="revoked, which is for good"):
             store.rotate("search-web", "d", until_us=EPOCH)
 
 

@@ -95,7 +95,11 @@ def _where(command: F) -> F:
     metavar="MODEL",
     help="A model or pattern it may call, such as 'gpt-4o*'; repeat.  [default: all]",
 )
-@click.option("--priority", type=click.Choice(["interactive", "normal", "batch"]))
+@click.option(
+    "--priority",
+    type=click.Choice(["interactive", "normal", "batch"]),
+    help="Its class in line.  [default: its team's, else normal]",
+)
 @click.option(
     "--max-wait", default="", metavar="TIME", help="Longest wait in line: 20s."
 )
@@ -107,7 +111,8 @@ def _where(command: F) -> F:
 @click.option(
     "--print-yaml",
     is_flag=True,
-    help="Store nothing: print a client_keys entry, and the key on standard error.",
+    help="Store nothing: print a client_keys entry, as TOML for a config in TOML, and "
+    "the key on standard error.",
 )
 @_where
 def create(
@@ -123,8 +128,8 @@ def create(
 
     if as_json and print_yaml:
         raise click.UsageError("give --json or --print-yaml, not both")
-    config, path, has_file = _place(store, file)
-    said = _checked(name, terms, config, knows_teams=has_file)
+    config, path, file = _place(store, file)
+    said = _checked(name, terms, config, knows_teams=file is not None)
     _not_in_config(name, config)
     now_us = MonotonicClock.now_us()
     _not_over(said, now_us)
@@ -138,7 +143,7 @@ def create(
         else:
             key_store.create(said, now_us)
     place = f"{path}, a new store" if is_new else str(path)
-    if said.team and not has_file:
+    if said.team and file is None:
         click.echo(
             f"without --config, nobody checked that there is a team '{said.team}'",
             err=True,
@@ -153,7 +158,8 @@ def create(
             f"{place}:",
             err=True,
         )
-        click.echo(_entry(said))
+        is_toml = file is not None and file.suffix == ".toml"
+        click.echo(_entry(said, as_toml=is_toml))
     else:
         click.echo(f"client key '{name}', kept in {place}: {_terms(said)}", err=True)
         _show(secret, config, path)
@@ -168,12 +174,12 @@ def list_(store: str | None, file: Path | None, *, as_json: bool) -> None:
     from ratekeeper.gateway.spending import spent_by_key
     from ratekeeper.runtime.clock import MonotonicClock
 
-    config, path, has_file = _place(store, file)
+    config, path, file = _place(store, file)
     now_us = MonotonicClock.now_us()
     with _existing(path) as (database, key_store):
         listing = Listing(
             stored=key_store.entries(),
-            written=config.client_keys if has_file else [],
+            written=config.client_keys if file else [],
             spent=spent_by_key(database, now_us),
             now_us=now_us,
         )
@@ -244,8 +250,8 @@ def rotate(
 # Which store, and what stands in the config.
 
 
-def _place(store: str | None, file: Path | None) -> tuple[Config, Path, bool]:
-    """Return the config, the store's file, and whether a config file says so.
+def _place(store: str | None, file: Path | None) -> tuple[Config, Path, Path | None]:
+    """Return the config, the store's file, and the file of the config, if any.
 
     It looks where a gateway that is started here looks.
     """
@@ -260,7 +266,7 @@ def _place(store: str | None, file: Path | None) -> tuple[Config, Path, bool]:
     if file is None and store is None:
         file = file_here()
     config = load(file) if file else Config(store=store or _store_here())
-    return config, path_of(config.store).absolute(), file is not None
+    return config, path_of(config.store).absolute(), file
 
 
 def _store_here() -> str:
@@ -374,10 +380,16 @@ def _terms(said: ClientKey) -> str:
     return ", ".join(words_of(said)) or "no limits of its own"
 
 
-def _entry(said: ClientKey) -> str:
-    """Return a key as a list's entry in YAML, of which JSON is a part."""
+def _entry(said: ClientKey, *, as_toml: bool) -> str:
+    """Return a key as a list's entry in YAML, of which JSON is a part, or in TOML."""
     from ratekeeper.gateway.keystore import terms_of
 
     fields = {"name": said.name, "hash": said.hash, **terms_of(said)}
+    if as_toml:
+        pairs = (
+            f"{name} = {json.dumps(value, ensure_ascii=False)}"
+            for name, value in fields.items()
+        )
+        return "\n".join(["[[client_keys]]", *pairs])
     lines = [f"{name}: {json.dumps(value)}" for name, value in fields.items()]
     return "  - " + "\n    ".join(lines)

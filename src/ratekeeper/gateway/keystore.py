@@ -244,7 +244,10 @@ def _in_use(connection: sqlite3.Connection, name: str) -> None:
             f"there is no client key '{name}' in the store{near(name, known)}"
         )
     if names[name] is not None:
-        raise ConfigError(f"the client key '{name}' was revoked already")
+        raise ConfigError(
+            f"the client key '{name}' was revoked, which is for good: a new one has "
+            "another name (keys create)"
+        )
 
 
 def _pepper(path: Path, environ: Mapping[str, str], *, may_make: bool) -> bytes:
