@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -10,6 +11,9 @@ import pytest
 
 from ratekeeper.config.load import load
 from ratekeeper.config.model import Account, ClientKey, Config, Provider, Team
+from ratekeeper.gateway import reply
+from ratekeeper.gateway.reply import Fault
+from ratekeeper.providers.facts import Dialect
 from tests.docs.test_snippets import ROOT
 
 PAGES = ("gateway.md", "gateway.zh-CN.md")
@@ -37,6 +41,24 @@ def test_every_field_has_a_row(page: str) -> None:
     fields = [[field.name for field in msgspec.structs.fields(one)] for one in SHAPES]
 
     assert fields == [[*table] for table in _tables(page)]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_reason_of_a_refusal_is_named_with_what_callers_read(page: str) -> None:
+    text = (ROOT / "docs" / page).read_text()
+    rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| `")]
+    told = {
+        word: cells[1].strip("`")
+        for cells in rows
+        for word in re.findall(r"`(\w+)`", cells[0])
+    }
+    true = {
+        fault.value: json.loads(answer.body)["error"]["code"]
+        for fault in Fault
+        for answer in [reply.answer(fault, "", Dialect.OPENAI, request_id="")]
+    }
+
+    assert true == {word: told.get(word) for word in true}
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -221,7 +221,8 @@ class Request:
             if named is None or not named.accounts:
                 raise Refused(
                     Fault.NOT_FOUND,
-                    f"no provider {found.provider[:40]!r} is configured here",
+                    f"no provider {found.provider[:40]!r} is configured here: whoever "
+                    "runs this gateway can add it to its config",
                 )
             return [Target(named, model)]
         listed = roster.fallbacks.get(model, ())
