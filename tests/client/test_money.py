@@ -247,6 +247,19 @@ def test_a_call_that_is_not_charged_by_tokens_needs_a_price_by_the_call() -> Non
     assert 0 == free.ask(path="/v1/files").terms["usd"]
 
 
+def test_a_faster_answer_has_a_price_of_its_own() -> None:
+    path, slow = "/v1/messages", {"m": {"input": "1", "output": "100"}}
+    fast = {**slow, "m+fast": {"input": "1", "output": "600"}}
+    usual, dear = (
+        Case(provider="anthropic", prices=fast).ask(path=path, speed=speed).terms["usd"]
+        for speed in ("standard", "fast")
+    )
+
+    assert dear > 5 * usual
+    with pytest.raises(PriceUnknown, match=r"m\+fast"):
+        Case(provider="anthropic", prices=slow).ask(path=path, speed="fast")
+
+
 # After it.
 
 

@@ -249,6 +249,19 @@ def test_without_a_rate_a_price_in_another_currency_is_unknown() -> None:
     assert book.quotes("openai", "m", "eur") is None
 
 
+def test_what_a_model_costs_when_it_is_faster_is_told_apart() -> None:
+    slow = {"claude*": {"input": 5, "output": 25}}
+    fast = {"claude-opus-4-6+fast": {"input": 30, "output": 150}}
+    more = {"anthropic/claude*+fast": {"input": 30, "output": 150}}
+    name = "claude-opus-4-6+fast"
+
+    assert PriceBook(slow).price("anthropic", name) is None
+    for told in (fast, more):
+        quotes = PriceBook({**slow, **told}).quotes("anthropic", name, "usd")
+        assert quotes is not None
+        assert 30_000 == quotes.usual.actual(Usage(input_tokens=1))
+
+
 def test_a_fee_may_be_for_each_of_several_things() -> None:
     fee = quote({"request": "0.04"})
     free = quote({"input": 1, "output": 1})

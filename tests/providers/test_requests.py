@@ -491,3 +491,19 @@ def test_a_conversation_that_is_compacted_is_read_by_a_model() -> None:
 
     assert Endpoint.RESPONSES is facts.endpoint
     assert facts.input_tokens > 200
+
+
+@pytest.mark.parametrize(
+    ("said", "is_fast"),
+    [
+        ({}, False),
+        ({"speed": None}, False),
+        ({"speed": "standard"}, False),
+        ({"speed": "fast"}, True),
+        ({"speed": ["fast"]}, True),
+    ],
+)
+def test_a_message_may_be_asked_for_at_another_price(
+    said: dict[str, object], *, is_fast: bool
+) -> None:
+    assert is_fast is messages(model="claude-opus-4-6", **said).is_fast

@@ -18,6 +18,7 @@ from ratekeeper.core.limits import Limit
 from ratekeeper.core.units import Nano
 from ratekeeper.errors import ConfigError, PriceUnknown
 from ratekeeper.providers.facts import Endpoint, Usage
+from ratekeeper.providers.pricing import FAST
 from ratekeeper.providers.quote import dearest
 
 if TYPE_CHECKING:
@@ -166,6 +167,8 @@ class Cashier:
     ) -> tuple[Bill, Nano]:
         is_other = facts.endpoint is _OTHER
         name = path.partition("?")[0] if is_other else facts.model
+        if facts.is_fast:
+            name += FAST
         quote = self._quote(limit, name, body, is_other=is_other)
         for other in facts.others:
             found = self._quote(limit, other, body, is_other=False)

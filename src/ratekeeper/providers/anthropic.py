@@ -18,6 +18,7 @@ _INPUTS = ("input_tokens", "cache_read_input_tokens", "cache_creation_input_toke
 _VERTEX = re.compile(
     r"/publishers/anthropic/models/([^/:]{1,256}):(?:rawPredict|streamRawPredict)"
 )
+_USUAL = (None, "standard")  # speed
 _DELTAS = ("text", "thinking", "partial_json")
 
 
@@ -46,6 +47,7 @@ class AnthropicShapes:
             input_tokens=estimate.upper(),
             estimate=estimate,
             max_output=shapes.count(request, "max_tokens"),
+            is_fast=request.get("speed") not in _USUAL,
         )
 
     def read_event(self, value: Json) -> Glimpse:

@@ -108,7 +108,8 @@ class RequestFacts(NamedTuple):
     body could not be read; `max_output` is the bound the caller set, None where none
     was set, and `likely_output` what a choice takes then; `choices` is `n`, of pictures as
     well; `others` are models that may answer in the place of this one; `background` says
-    that it is answered before it is done, so that what flows shows nothing.
+    that it is answered before it is done, so that what flows shows nothing; `is_fast`
+    that it is written faster than usual, at another price.
     """
 
     endpoint: Endpoint
@@ -121,6 +122,7 @@ class RequestFacts(NamedTuple):
     choices: int = 1
     others: tuple[str, ...] = ()
     background: bool = False
+    is_fast: bool = False
 
 
 class Costs(NamedTuple):

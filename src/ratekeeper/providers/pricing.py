@@ -117,6 +117,9 @@ def _over(
     return tuple(found)
 
 
+FAST = "+fast"  # after the name of a model: its price when it is asked to be faster
+
+
 class PriceBook:
     """Finds what a model costs: the operator's own word first, then other sources.
 
@@ -142,6 +145,8 @@ class PriceBook:
     def price(self, provider: str, model: str) -> Price | None:
         """Return what is known of a model's price; None where that is nothing."""
         found: Price | None = None
+        if model.endswith(FAST):
+            return self._own(provider, model)  # nobody else has prices by speed
         for look in (self._own, *self._sources):
             price = look(provider, model)
             if price is not None:
@@ -155,6 +160,8 @@ class PriceBook:
             if one in self._models:
                 return self._models[one]
         for pattern, price in self._models.items():
+            if name.endswith(FAST) and not pattern.endswith(FAST):
+                continue
             if any(fnmatch.fnmatchcase(one, pattern) for one in names):
                 return price
         return None
