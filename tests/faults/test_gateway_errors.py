@@ -16,7 +16,9 @@ from pathlib import Path
 import pytest
 
 from ratekeeper.core.backoff import Backoff
+from ratekeeper.core.breaker import FAILURES
 from ratekeeper.gateway import call, choice
+from ratekeeper.testing import ManualClock
 from tests.client.clients import deaf_port
 from tests.faults.scripted import Asked, Script, scripted
 from tests.gateway import gates
@@ -51,20 +53,19 @@ def _saying(*parts: bytes, every_s: float = 0.0, until_gone: bool = False) -> Sc
     return script
 
 
-def _asked(folder: Path, script: Script, head: bytes = b"") -> tuple[bytes, bytes]:
-    """Call once; return the head of the answer and its body."""
-    body = json.dumps({"model": "gpt-4o", "messages": gates.MESSAGES}).encode()
-    start = head or b"POST /v1/chat/completions"
-    said = (
+def _request(body: bytes, start: bytes = b"POST /v1/chat/completions") -> bytes:
+    return (
         b"%s HTTP/1.1\r\nhost: gateway\r\nconnection: close\r\n"
         b"authorization: Bearer %s\r\ncontent-length: %d\r\n\r\n%s"
-    )
-    if head:
-        body = b""
+    ) % (start, gates.SECRET.encode(), len(body), body)
+
+
+def _asked(folder: Path, script: Script, sent: bytes = b"") -> tuple[bytes, bytes]:
+    """Call once; return the head of the answer and its body."""
     with scripted(script) as provider:
         config = gates.config(folder, {"openai": account(provider.url)})
         with gate(config) as it, Caller(it.url) as caller:
-            caller.send(said % (start, gates.SECRET.encode(), len(body), body))
+            caller.send(sent or _request(b'{"model": "gpt-4o"}'))
             answer, _, rest = caller.read().partition(b"\r\n\r\n")
     return answer, rest
 
@@ -107,7 +108,7 @@ def test_what_head_is_answered_says_the_length_there_would_be(
     tmp_path: Path, status: bytes
 ) -> None:
     script = _saying(JSON % status + b"content-length: 1234\r\n\r\n")
-    head, body = _asked(tmp_path, script, b"HEAD /v1/models")
+    head, body = _asked(tmp_path, script, _request(b"", b"HEAD /v1/models"))
 
     assert b"\r\ncontent-length: 1234" in head
     assert b"" == body
@@ -208,17 +209,12 @@ def test_who_leaves_while_the_gateway_connects_has_spent_nothing(
     tmp_path: Path,
 ) -> None:
     keys = [client_key(limits=["$1/day", "1000 tpm", "10 rpm"])]
-    body = b'{"model": "gpt-4o", "max_tokens": 500}'
     with deaf_port() as port:
         url = f"http://127.0.0.1:{port}/v1"
         config = gates.config(tmp_path, {"openai": account(url)}, keys)
         with gate(config) as it:
             with Caller(it.url) as caller:
-                caller.send(
-                    b"POST /v1/chat/completions HTTP/1.1\r\nhost: gateway\r\n"
-                    b"authorization: Bearer %s\r\ncontent-length: %d\r\n\r\n%s"
-                    % (gates.SECRET.encode(), len(body), body)
-                )
+                caller.send(_request(b'{"model": "gpt-4o", "max_tokens": 500}'))
                 end = time.monotonic() + 5
                 while _left(it)[2] == 10 and time.monotonic() < end:
                     time.sleep(0.01)
@@ -229,3 +225,32 @@ def test_who_leaves_while_the_gateway_connects_has_spent_nothing(
 
     assert 9 == held[2]
     assert [1, 1000, 10] == left
+
+
+def test_who_leaves_amid_an_error_does_not_keep_others_from_a_closed_account(
+    tmp_path: Path,
+) -> None:
+    """Theirs was the one call that was let in, to see whether it is well again."""
+    clock = ManualClock()
+    head = JSON % b"500 Oops" + b"content-length: 100\r\n\r\n{"
+    with scripted(_saying(head, until_gone=True)) as provider:
+        config = gates.config(tmp_path, {"openai": account(provider.url)})
+        with gate(config, clock=clock) as it:
+            (one,) = it.gateway.roster.accounts
+            for _ in range(FAILURES):
+                one.breaker.failed(clock.now_us())
+            closed_us = one.wait_us(clock.now_us())
+            clock.advance(us=closed_us)
+            with Caller(it.url) as caller:
+                caller.send(_request(b'{"model": "gpt-4o"}'))
+                end = time.monotonic() + 5
+                while not provider.asked and time.monotonic() < end:
+                    time.sleep(0.005)
+                probed_us = one.wait_us(clock.now_us())
+            while it.gateway.open_calls and time.monotonic() < end:
+                time.sleep(0.005)
+            left_us = one.wait_us(clock.now_us())
+
+    assert closed_us > 0
+    assert probed_us > 0
+    assert 0 == left_us

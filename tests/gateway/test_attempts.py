@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 from ratekeeper.client.pool import Silence
 from ratekeeper.gateway import refused
+from tests.faults.scripted import Asked, scripted
 from tests.gateway import gates
 from tests.gateway.gates import Behind, Gate, account, behind, client_key, gate
 
@@ -117,6 +119,23 @@ def test_a_method_that_is_not_served_is_told_which_are(
     assert 405 == answer.status_code
     assert "GET" in answer.headers["allow"].split(", ")
     assert "OPTIONS" not in answer.headers["allow"]
+
+
+def test_a_provider_is_asked_not_to_pack_its_answers(tmp_path: Path) -> None:
+    """What is packed in a way that we cannot read is not metered."""
+
+    def script(sock: socket.socket, asked: Asked) -> None:
+        del asked
+        sock.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}")
+
+    with scripted(script) as provider:
+        config = gates.config(tmp_path, {"openai": account(provider.url)})
+        with gate(config) as it, it.client() as client:
+            it.chat(client)
+    (asked,) = provider.asked
+
+    assert b"\r\naccept-encoding: identity\r\n" in asked.head.lower() + b"\r\n"
+    assert 1 == asked.names.count(b"accept-encoding")
 
 
 def test_every_reason_for_silence_has_words_for_the_caller() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from ratekeeper.config.model import ClientKey
 from ratekeeper.errors import StoreUnavailable
 from ratekeeper.gateway.app import Gateway
 from ratekeeper.gateway.keystore import KeyStore
-from ratekeeper.gateway.observer import Observer
+from ratekeeper.gateway.observer import Log, Observer
 from ratekeeper.providers.facts import Usage
 from ratekeeper.stores.database import Database
 from tests.gateway import gates
@@ -102,3 +103,18 @@ def test_a_part_that_cannot_be_closed_keeps_no_other_from_it(tmp_path: Path) -> 
     assert 0 == asyncio.run(end())
     again = Gateway(config, environ=gates.ENVIRON)  # its file is nobody's any longer
     asyncio.run(again.close())
+
+
+def test_what_was_not_told_yet_is_told_when_it_ends(
+    tmp_path: Path, upstream: Behind, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "ratekeeper.gateway")
+    keys = [client_key(limits=["1 request/day"], max_wait="0s")]
+    config = gates.config(tmp_path, {"openai": account(upstream.url)}, keys)
+    with gate(config, observer=Log) as it, it.client() as client:
+        statuses = [it.chat(client).status_code for _ in range(2)]
+    told = [one.message for one in caplog.records if "refusals" in one.message]
+
+    assert [200, 429] == statuses
+    assert 1 == len(told)
+    assert "refused=1 " in told[0]
