@@ -449,10 +449,13 @@ class Heard(Observer):
 def test_an_account_that_a_call_from_before_a_reload_closes_is_told_of_twice(
     tmp_path: Path, pool: ThreadPoolExecutor, is_kept: bool
 ) -> None:
-    """That it is set aside, and that it is back; another one in its place is not."""
+    """That it is set aside, and that it answers; another one in its place is not."""
     begun, go_on = threading.Event(), threading.Event()
 
     def script(sock: Any, request: Asked) -> bool:
+        if begun.is_set():
+            sock.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}")
+            return True
         begun.set()
         go_on.wait(10)
         said = b"content-length: 2\r\nretry-after: 1\r\n\r\n{}"
@@ -474,11 +477,17 @@ def test_an_account_that_a_call_from_before_a_reload_closes_is_told_of_twice(
             it.reload(first if is_kept else config("OTHER_KEY"))
             go_on.set()
             statuses = call.result(5)
-            closed = it.gateway.roster.accounts[0].wait_us(it.gateway.now_us()) > 0
+            one = it.gateway.roster.accounts[0]
+            closed = one.wait_us(it.gateway.now_us()) > 0
+            assert _until(lambda: not one.wait_us(it.gateway.now_us()))
+            time.sleep(0.6)  # it is looked at twice a second
+            before = [*heard.told]
+            statuses += _statuses(it)
             assert _until(lambda: not is_kept or "openai/one back" in heard.told)
 
-    assert [503] == statuses
+    assert [503, 200] == statuses
     assert is_kept == closed
+    assert (["openai/one overloaded"] if is_kept else []) == before
     assert (
         ["openai/one overloaded", "openai/one back"] if is_kept else []
     ) == heard.told

@@ -199,7 +199,7 @@ class Gateway:
         return promises.next_us(meter, meter.weight(cost), wait_us, self.now_us())
 
     def tell_of(self, account: Account) -> None:
-        """Tell of an account that has closed, or is open again, whom it concerns."""
+        """Tell of an account that has closed, or answers again, whom it concerns."""
         now, standing = self.now_us(), account.standing
         wait_us = account.wait_us(now)
         if wait_us:
@@ -208,11 +208,12 @@ class Gateway:
             return  # a call from before a reload; others are in its place, or nobody
         if wait_us and not standing.is_told:
             self.observer.set_aside(account.name, account.why(now), wait_us)
-        elif standing.is_told and not wait_us:
+            standing.is_told = True
+        elif standing.is_told and not wait_us and standing.is_proved:
             self.observer.back(account.name)
             for other in self.roster.accounts:  # it may serve those who wait elsewhere
                 other.crowd.disperse(all_of_them=False)
-        standing.is_told = wait_us > 0
+            standing.is_told = False
 
     async def _tend(self) -> None:
         """Do what is due twice a second; what fails of it keeps nothing else from it."""
