@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import http
 import logging
-import traceback
 from typing import TYPE_CHECKING, Any
+
+from ratekeeper.gateway import unforeseen
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, MutableMapping
@@ -171,9 +172,7 @@ class Exchange(Wire):
             self.cut()
             raise
         except Exception as error:  # noqa: BLE001 - the last resort: any app, any error
-            # Not its message: that may quote a body.
-            where = "".join(traceback.format_tb(error.__traceback__))
-            log.error("a call failed with %s\n%s", type(error).__name__, where)  # noqa: TRY400
+            unforeseen.tell("a call", type(error), error.__traceback__)
         if self.is_complete or self.is_gone:
             return
         if self.is_started:

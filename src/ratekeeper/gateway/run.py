@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ratekeeper.core.units import format_wait, micros
 from ratekeeper.errors import ConfigError, RatekeeperError
+from ratekeeper.gateway import unforeseen
 from ratekeeper.gateway.listener import Bounds, Listener
 
 if TYPE_CHECKING:
@@ -90,7 +91,8 @@ def run(
 ) -> None:
     """Serve until a signal says stop, on uvloop where it is installed.
 
-    The process is the gateway's own: how often garbage is looked for is set for it.
+    The process is the gateway's own: how often garbage is looked for is set for it, and
+    what becomes of errors that nobody foresaw.
     """
 
     def begun(url: str) -> None:
@@ -98,6 +100,7 @@ def run(
         if ready is not None:
             ready(url)
 
+    unforeseen.of_process()
     _allow_files()
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(serve(gateway, ready=begun, **options))
@@ -131,6 +134,7 @@ async def serve(
     a `ConfigError`; `ready` is called with the URL.
     """
     loop = asyncio.get_running_loop()
+    loop.set_exception_handler(unforeseen.of_loop)
     stop = stop or Stop()
     sock = _listen(host, port)
     with contextlib.closing(sock):
