@@ -41,9 +41,7 @@ if TYPE_CHECKING:
 
     from ratekeeper.client.pool import Answer
     from ratekeeper.gateway.app import Gateway
-    from ratekeeper.gateway.choice import Tried
     from ratekeeper.gateway.exchange import Wire
-    from ratekeeper.gateway.route import Route
     from ratekeeper.gateway.upstream import Account
 
 _ERROR = 400
@@ -106,81 +104,75 @@ class Call(Choice):
             if found is None
             else found.dialect
         )
-        caller = self.caller = self.known()
+        self.identify()
         if self.raw_path.startswith(desk.PREFIX):
             self.kind = "desk"
             await self.gateway.desk.serve(self)
             return
         if found is None:
             raise Refused(Fault.NOT_FOUND, NO_PATH)
-        self.kind = found.family
+        self.route, self.kind = found, found.family
         if self.method not in route.METHODS:
             raise Refused(Fault.METHOD, f"{self.method[:20]} is not served here")
-        if caller.bar.meter is not None:  # the last call was refused
-            refused = self.refused_by_head(found)
+        if self.caller.bar.meter is not None:  # the last call was refused
+            refused = self.refused_by_head()
             if refused is not None:
                 most = max(self.wire.most_unread, self.gateway.roster.max_body)
                 self.wire.most_unread = most
                 raise refused
-        self.streamed = await self.take_in(found)
-        self.targets = self.targets_of(found)
-        self.check_model(found)
-        self.targets = self.settle_home(found, self.targets)
-        await self._go(found)
+        self.streamed = await self.take_in()
+        self.find_targets()
+        self.check_model()
+        self.find_home()
+        await self._go()
 
     # From account to account.
 
-    async def _go(self, found: Route) -> None:
-        tried: Tried = set()
+    async def _go(self) -> None:
         self.began_us = self.gateway.now_us()
-        deadline_us = self.deadline_us = self.began_us + self.patience_us()
+        self.deadline_us = self.began_us + self.patience_us()
         while True:
             if self.is_outdated():
-                self.look_up_anew(found)
-                tried.clear()
-            target, able, wait_us = self.open_accounts(tried)
-            if not able or self.has_to_queue(tried):
-                await self.outside(tried, wait_us, deadline_us)
-                tried.clear()
-                self.lost = None
+                self.look_up_anew()
+            target, able, wait_us = self.open_accounts()
+            if not able or self.has_to_queue():
+                await self.outside(wait_us)
                 continue
-            offers = self.offers(found, target, able, tried)
+            offers = self.offers(target, able)
             if not offers:
                 continue
             offer = self.best(target, offers)
             self.said = None  # it weighs many times its bytes, and may have to wait
-            self.account = offer.account
+            account = self.account = offer.account
             try:
-                passed = await self.stand(offer.way, offer.costs, deadline_us, offer)
+                passed = await self.stand(offer.way, offer.costs, account.crowd)
             except NeverPossible as error:
-                self.too_large_for(offer, error, tried)
+                self.too_large_for(offer, error)
                 continue
             if isinstance(passed, Waiter):
-                self.turned_back(offer, passed, tried)
+                self.turned_back(offer, passed)
                 continue
             trial = Trial(offer, passed)
             self.trial = trial
             try:
-                if offer.account.wait_us(self.gateway.now_us()) or self.is_outdated():
+                if account.wait_us(self.gateway.now_us()) or self.is_outdated():
                     trial.unsent()  # it closed, or was replaced, while this stood in line
                     continue
                 self.attempts += 1
-                if not await self._attempt(found, target, trial, tried):
+                if not await self._attempt(target, trial):
                     return
             finally:
                 self._note(trial)
             await self.rest()
 
-    async def _attempt(
-        self, found: Route, target: Target, trial: Trial, tried: Tried
-    ) -> bool:
+    async def _attempt(self, target: Target, trial: Trial) -> bool:
         """Send it once; True where it is to be sent again."""
         account = trial.account
         account.breaker.go(self.gateway.now_us())
         try:
-            answer = await self._sent(found, target, trial)
+            answer = await self._sent(target, trial)
         except Unreached as error:
-            return self._unreached(error, found, trial, tried)
+            return self._unreached(error, trial)
         except BaseException as error:
             account.breaker.given_up()
             if isinstance(error, Unsent):
@@ -192,7 +184,7 @@ class Call(Choice):
             raise
         try:
             if answer.status >= _ERROR:
-                return await self._failed(answer, found, trial, tried)
+                return await self._failed(answer, trial)
             account.succeeded(self.gateway.now_us())
             self.gateway.budget.succeeded()
             self.body.let_go()  # it will not be sent again
@@ -210,16 +202,16 @@ class Call(Choice):
             trial.end()
         return False
 
-    async def _sent(self, found: Route, target: Target, trial: Trial) -> Answer:
+    async def _sent(self, target: Target, trial: Trial) -> Answer:
         account, body = trial.account, self.body.data
-        url = route.url_of(account.provider.base_url, found)
+        url = route.url_of(account.provider.base_url, self.route)
         query = auth.strip_key(self.query)
         if query and Dialect.GEMINI in target.upstream.dialects:
             query = fields.to_google(query)
         if query:
             url = f"{url}?{query.decode('latin-1')}"
         headers = fields.texts(fields.onward(self.headers))
-        headers += account.native_headers if found.is_native else account.headers
+        headers += account.native_headers if self.route.is_native else account.headers
         headers.append(("accept-encoding", "identity"))  # what is packed is not metered
         data: Any = body or None
         if self.streamed:
@@ -238,9 +230,7 @@ class Call(Choice):
             self.method, url, headers, data, proxy=account.proxy
         )
 
-    def _unreached(
-        self, error: Unreached, found: Route, trial: Trial, tried: Tried
-    ) -> bool:
+    def _unreached(self, error: Unreached, trial: Trial) -> bool:
         """Settle an attempt that got no answer; True where another is to be made."""
         account = trial.account
         if error.reason is Silence.REDIRECT:
@@ -252,16 +242,12 @@ class Call(Choice):
             trial.unanswered()
         else:
             trial.unsent()
-            if self.has_others(found, account, tried) and self._may_go_on(
-                throttled=False
-            ):
-                tried.add(account)
+            if self.has_others(account) and self._may_go_on(throttled=False):
+                self.tried.add(account)
                 return True
         raise of_silence(error.reason, account.upstream) from error
 
-    async def _failed(
-        self, answer: Answer, found: Route, trial: Trial, tried: Tried
-    ) -> bool:
+    async def _failed(self, answer: Answer, trial: Trial) -> bool:
         """Heed an error answer: go on elsewhere, or pass it on to the caller."""
         account = trial.account
         try:
@@ -273,16 +259,18 @@ class Call(Choice):
         verdict = trial.judge(answer.status, said, head)
         account.judged(verdict, self.gateway.now_us())
         self.gateway.tell_of(account)
-        others = self.has_others(found, account, tried)
         again = (
             verdict.kind in _ELSEWHERE
-            and (others or (verdict.kind in _SAME_AGAIN and self.may_rest()))
+            and (
+                self.has_others(account)
+                or (verdict.kind in _SAME_AGAIN and self.may_rest())
+            )
             and self._may_go_on(throttled=verdict.kind in _THROTTLES)
         )
         trial.turned_away(verdict, answer.status, said, again=again)
         if again:
             if verdict.kind not in _SAME_AGAIN:
-                tried.add(account)
+                self.tried.add(account)
             return True
         if verdict.kind in _ACCOUNTS:
             closed_us = account.wait_us(self.gateway.now_us())
@@ -305,7 +293,7 @@ class Call(Choice):
     async def _refuse(self, error: Refused) -> None:
         self.refused = error
         also = [(_ID, self.id.encode())]
-        if self.caller is not None:
+        if self._caller is not None:
             also += self.quota(refused=True)
         if error.fault is Fault.METHOD:
             also.append(
@@ -325,7 +313,6 @@ class Call(Choice):
     def _note(self, trial: Trial) -> None:
         """Have the ledger keep what an attempt came to, answered or not."""
         caller, ledger = self.caller, self.gateway.ledger
-        assert caller is not None
         if trial.usage is None:
             ledger.soon()
             return
@@ -340,7 +327,7 @@ class Call(Choice):
 
     def _tell(self) -> None:
         """Tell the observer what has become of it."""
-        caller, account, refused = self.caller, self.account, self.refused
+        caller, account, refused = self._caller, self.account, self.refused
         used = None if self.trial is None else self.trial.usage
         cost = {} if self.trial is None else self.trial.cost
         gateway = self.gateway
@@ -405,7 +392,6 @@ class Call(Choice):
 
     def _made(self, name: str) -> None:
         assert self.account is not None
-        assert self.caller is not None
         is_chosen = self.dialect is Dialect.GEMINI and self.method != "GET"
         self.gateway.homes.made(
             name, self.account.name, self.caller.owner, is_chosen=is_chosen

@@ -32,16 +32,12 @@ if TYPE_CHECKING:
 
     from ratekeeper.core.decision import Denied
     from ratekeeper.core.meter import Meter
-    from ratekeeper.gateway.admit import Pass, Way
+    from ratekeeper.gateway.admit import Crowd, Pass, Way
     from ratekeeper.gateway.app import Gateway
     from ratekeeper.gateway.request import Target
-    from ratekeeper.gateway.route import Route
     from ratekeeper.gateway.upstream import Account
     from ratekeeper.providers.facts import RequestFacts
     from ratekeeper.providers.provider import Provider
-
-    # What has not taken it: an account that failed, or one of its models that cannot.
-    Tried = set[Account | tuple[Account, str]]
 
 ATTEMPTS = 4
 _BACKOFF = Backoff(attempts=ATTEMPTS)
@@ -59,7 +55,7 @@ class Choice(Owned):
         super().__init__(gateway, scope, receive)
         self.attempts = 0
         self.waited_us = 0
-        self.targets: list[Target] = []
+        self.tried: set[Account | tuple[Account, str]] = set()  # failed, or cannot
         self.roster = gateway.roster  # by which it has been looked up, and its keys
         self.edition = gateway.roster.edition
         self.began_us = 0  # when all of it was there, and it began to wait
@@ -80,36 +76,40 @@ class Choice(Owned):
             return False
         if roster is self.roster:
             caller, now = self.caller, self.who()
-            assert caller is not None
             if now is not None and now.record == caller.record:
                 self.edition = roster.edition  # other keys have changed
                 return False
         return True
 
-    def look_up_anew(self, found: Route) -> None:
+    def look_up_anew(self) -> None:
         """Look up who calls, and where it may go, as the config has it by now.
 
         It keeps its place in line. Raises `Refused` where it may not call any more.
         """
         roster = self.roster = self.gateway.roster
         self.edition = roster.edition
-        caller = self.caller = self.known()
+        self.identify()
+        caller = self.caller
         if caller.is_restricted and self.is_json:
             self.read()  # for all the models that it names
-        targets = self.targets_of(found)
-        self.check_model(found)
-        self.targets = self.keep_home(found, targets)
-        self.impossible = None
+        self.find_targets()
+        self.check_model()
+        self.keep_home()
+        self.lost = self.impossible = None
+        self.tried.clear()
         if self.waiter is not None:
             self.waiter.priority, self.waiter.flow = caller.priority, caller.flow
             self.waiter.weight = caller.weight
             self.is_displaced = not self.is_in
 
-    def open_accounts(self, tried: Tried) -> tuple[Target, list[Account], int]:
-        """Return the first target with accounts that are open, and those."""
+    def open_accounts(self) -> tuple[Target, list[Account], int]:
+        """Return the first target with accounts that are open, and those.
+
+        Where all are closed, for how long they are.
+        """
         now, least = self.gateway.now_us(), upstream.LONGEST_US
         for target in self.targets:
-            able, wait_us = upstream.open_ones(self._untried(target, tried), now)
+            able, wait_us = upstream.open_ones(self._untried(target), now)
             if able:
                 return target, able, 0
             least = min(least, wait_us)
@@ -119,8 +119,8 @@ class Choice(Owned):
         """Return the accounts that may take it: all, unless it belongs to one."""
         return target.upstream.accounts if self.home is None else (self.home,)
 
-    def _untried(self, target: Target, tried: Tried) -> Sequence[Account]:
-        accounts, model = self._accounts(target), target.model
+    def _untried(self, target: Target) -> Sequence[Account]:
+        accounts, model, tried = self._accounts(target), target.model, self.tried
         if not tried:
             return accounts
         return [a for a in accounts if a not in tried and (a, model) not in tried]
@@ -145,7 +145,6 @@ class Choice(Owned):
 
     def _room(self, offer: Offer) -> tuple[int, float]:
         """Say how long the call would wait for an account, and how full that is."""
-        assert self.caller is not None
         return self.gateway.store.room(
             offer.way.theirs,
             offer.costs[offer.way.split :],
@@ -153,23 +152,22 @@ class Choice(Owned):
             flow=self.caller.flow,
         )
 
-    def _doors(self, tried: Tried) -> tuple[Account, ...]:
+    def _doors(self) -> tuple[Account, ...]:
         """Return the accounts that may still take it, each once."""
-        found = (self._untried(target, tried) for target in self.targets)
+        found = (self._untried(target) for target in self.targets)
         return tuple(dict.fromkeys(itertools.chain.from_iterable(found)))
 
-    def has_to_queue(self, tried: Tried) -> bool:
+    def has_to_queue(self) -> bool:
         """Say whether others wait already for the accounts it would go to."""
         steps = self.gateway.doorsteps
         if self.is_in or not (steps or self.is_displaced):
             return False
-        return self.is_displaced or steps.are_taken(self._doors(tried))
+        return self.is_displaced or steps.are_taken(self._doors())
 
-    async def outside(self, tried: Tried, wait_us: int, deadline_us: int) -> None:
+    async def outside(self, wait_us: int) -> None:
         """Wait for accounts that are set aside, or say that none is to be had."""
         caller, steps, now = self.caller, self.gateway.doorsteps, self.gateway.now_us()
-        assert caller is not None
-        if self.attempts >= ATTEMPTS or now + wait_us > deadline_us:
+        if self.attempts >= ATTEMPTS or now + wait_us > self.deadline_us:
             if self.lost is not None:
                 raise self._busy(*self.lost)
             if self.impossible is not None and wait_us >= upstream.LONGEST_US:
@@ -189,33 +187,31 @@ class Choice(Owned):
                 caller.flow,
                 caller.weight,
                 self.began_us,
-                deadline_us,
+                self.deadline_us,
             )
         self.waiter.again = self.attempts > 0
         self.is_displaced = False
-        self.is_in = await steps.wait(self._doors(tried), self.waiter)
+        self.is_in = await steps.wait(self._doors(), self.waiter)
         self.waited_us += self.gateway.now_us() - now
+        self.tried.clear()
+        self.lost = None
 
-    def offers(
-        self, found: Route, target: Target, able: Sequence[Account], tried: Tried
-    ) -> list[Offer]:
+    def offers(self, target: Target, able: Sequence[Account]) -> list[Offer]:
         """Say what attempts through accounts take, one where nobody knows the price."""
         offers: list[Offer] = []
         for account in able:
             try:
-                offers.append(self._offer(found, target, account))
+                offers.append(self._offer(target, account))
             except ConfigError as error:  # no price, or no rate for a limit's currency
                 if self.impossible is None:
                     self.impossible = Refused(Fault.PRICE_UNKNOWN, str(error))
-                tried.add((account, target.model))
+                self.tried.add((account, target.model))
         return offers
 
-    def _offer(self, found: Route, target: Target, account: Account) -> Offer:
+    def _offer(self, target: Target, account: Account) -> Offer:
         """Say what an attempt through an account takes from every limit on its way."""
         caller, provider, body = self.caller, account.provider, self.body.data
-        assert caller is not None
-        path = found.path
-        read = self._asked(path, target, provider)
+        read, path = self._asked(target, provider), self.route.path
         facts = account.lessons.corrected(provider.name, read, caller.name)
         way = account.way(caller, target.model)
         # A budget is never passed: no lesson makes a call cheaper.
@@ -235,7 +231,7 @@ class Choice(Owned):
         costs = way.costs(ours, theirs, most)
         return Offer(account, target.model, facts, bill, caller.name, way, costs)
 
-    def _asked(self, path: str, target: Target, provider: Provider) -> RequestFacts:
+    def _asked(self, target: Target, provider: Provider) -> RequestFacts:
         """Return what it asks of a provider; read once, however often it chooses."""
         words = provider.name, target.model
         found = self.readings.get(words)
@@ -243,11 +239,11 @@ class Choice(Owned):
             said = self.body.data if self.said is None else self.said
             if target.model != self.model:  # whose price it is
                 said = {**(shapes.read_object(said) or {}), "model": target.model}
-            found = provider.read_request(self.method, path, said)
+            found = provider.read_request(self.method, self.route.path, said)
             self.readings[words] = found
         return found
 
-    def turned_back(self, offer: Offer, waiter: Waiter, tried: Tried) -> None:
+    def turned_back(self, offer: Offer, waiter: Waiter) -> None:
         """Choose anew after standing in an account's line, at the place it had there.
 
         Raises `Refused` where limits of the caller's own are in the way: no other
@@ -260,9 +256,9 @@ class Choice(Owned):
             raise self._busy(offer.way, waiter)
         if self.lost is None or waiter.wait_us < self.lost[1].wait_us:
             self.lost = offer.way, waiter
-        tried.add((offer.account, offer.model))
+        self.tried.add((offer.account, offer.model))
 
-    def too_large_for(self, offer: Offer, error: NeverPossible, tried: Tried) -> None:
+    def too_large_for(self, offer: Offer, error: NeverPossible) -> None:
         """Look for an account whose limits are larger than the call."""
         ours = error.limit in offer.way.own_texts
         refused = _impossible(error, ours=ours)
@@ -270,27 +266,26 @@ class Choice(Owned):
             raise refused from error
         if self.impossible is None:
             self.impossible = refused
-        tried.add((offer.account, offer.model))
+        self.tried.add((offer.account, offer.model))
 
-    def _turn(self, deadline_us: int, offer: Offer | None) -> Turn:
+    def _turn(self, crowd: Crowd | None) -> Turn:
         """Say how it stands in line."""
         caller = self.caller
-        assert caller is not None
         return Turn(
             priority=caller.priority,
             flow=caller.flow,
             weight=caller.weight,
-            timeout_us=max(0, deadline_us - self.gateway.now_us()),
+            timeout_us=max(0, self.deadline_us - self.gateway.now_us()),
             again=self.attempts > 0,
             place=self.place,
-            crowd=None if offer is None else offer.account.crowd,
+            crowd=crowd,
             has_choice=sum(len(self._accounts(one)) for one in self.targets) > 1,
         )
 
-    async def admitted(self, way: Way, costs: list[int], deadline_us: int) -> Pass:
+    async def admitted(self, way: Way, costs: list[int]) -> Pass:
         """Take a pass, waiting in line as long as the caller may."""
         try:
-            passed = await self.stand(way, costs, deadline_us)
+            passed = await self.stand(way, costs)
         except NeverPossible as error:
             raise _impossible(error, ours=error.limit in way.own_texts) from error
         if isinstance(passed, Waiter):
@@ -298,15 +293,14 @@ class Choice(Owned):
         return passed
 
     async def stand(
-        self, way: Way, costs: list[int], deadline_us: int, offer: Offer | None = None
+        self, way: Way, costs: list[int], crowd: Crowd | None = None
     ) -> Pass | Waiter:
         """Take a pass, or come back from the line without one."""
         caller, gateway = self.caller, self.gateway
-        assert caller is not None
         now = gateway.now_us()
 
         def turn() -> Turn:
-            return self._turn(deadline_us, offer)
+            return self._turn(crowd)
 
         try:
             passed = await admit(gateway.store, way, costs, turn, gateway.ledger)
@@ -325,10 +319,9 @@ class Choice(Owned):
                 gateway.observer.shadowed(caller.name, limit)
         return passed
 
-    def refused_by_head(self, found: Route) -> Refused | None:
+    def refused_by_head(self) -> Refused | None:
         """Say why a call is sure to be refused, whatever its body; None: it is not."""
         caller, now = self.caller, self.gateway.now_us()
-        assert caller is not None
         bar, left_us = caller.bar, max(0, self.arrived_us + self.patience_us() - now)
 
         def waiter() -> Waiter:
@@ -336,7 +329,7 @@ class Choice(Owned):
                 (), priority=caller.priority, flow=caller.flow, weight=caller.weight
             )
 
-        only_counts = counts_tokens(found.path)
+        only_counts = counts_tokens(self.route.path)
         wait_us = bar.wait_us(left_us, now, waiter, only_counts=only_counts)
         if not wait_us:
             return None
@@ -353,7 +346,6 @@ class Choice(Owned):
         if meter.never(cost):  # a reload has lowered it meanwhile
             return _impossible(never_possible(meter, cost), ours=ours)
         if ours:
-            assert self.caller is not None
             self.caller.bar.close(meter)
         answer = denied(meter, waiter.wait_us, waiter.least_us)
         return self._used_up(meter, cost, answer, ours=ours)
@@ -395,13 +387,16 @@ class Choice(Owned):
             await asyncio.sleep(units.seconds(rest_us))
             self.waited_us += self.gateway.now_us() - now
 
-    def has_others(self, found: Route, account: Account, tried: Tried) -> bool:
+    def has_others(self, account: Account) -> bool:
         """Say whether another account is open and may take it, none that was tried."""
-        others = {*tried, account}
-        while True:
-            target, able, _ = self.open_accounts(others)
-            if not able or self.offers(found, target, able, others):
-                return bool(able)
+        self.tried.add(account)
+        try:
+            while True:
+                target, able, _ = self.open_accounts()
+                if not able or self.offers(target, able):
+                    return bool(able)
+        finally:
+            self.tried.discard(account)
 
 
 def _impossible(error: NeverPossible, *, ours: bool) -> Refused:

@@ -117,7 +117,6 @@ class Desk:
 
     async def _acquire(self, call: Call, said: Acquire) -> None:
         caller = call.caller
-        assert caller is not None
         hold_us = _hold_us(said.hold)
         _check_model(said.model, caller)
         try:
@@ -148,23 +147,21 @@ class Desk:
         self, call: Call, caller: Caller, said: Acquire, hold_us: int
     ) -> str:
         """Take what the call takes, and return the name of its grant."""
-        deadline_us = call.arrived_us + call.patience_us()
+        call.deadline_us = call.arrived_us + call.patience_us()
         account = None
         if said.provider:
-            account = await self._account(call, caller, said, deadline_us)
+            account = await self._account(call, caller, said)
         way = Way(caller.targets, account.targets(said.model) if account else ())
         if _counts_slots(way):
             hold_us = min(hold_us, _LONGEST_SLOT_US)
-        passed = await call.admitted(way, _costs(way, said.take), deadline_us)
+        passed = await call.admitted(way, _costs(way, said.take))
         name = f"grant_{secrets.token_urlsafe(18)}"
         loop = asyncio.get_running_loop()
         timer = loop.call_later(hold_us / 1e6, self._expire, name)
         self._open[name] = _Open(passed, way, caller, account, said, hold_us, timer)
         return name
 
-    async def _account(
-        self, call: Call, caller: Caller, said: Acquire, deadline_us: int
-    ) -> Account:
+    async def _account(self, call: Call, caller: Caller, said: Acquire) -> Account:
         """Return the account with most headroom of the provider that is named.
 
         Where its flow was refused by all that are open, as it said, it waits for one.
@@ -188,7 +185,7 @@ class Desk:
             if able:
                 return self._roomiest(able, said)
             least_us = min(away_us.values())
-            if now + least_us > deadline_us:
+            if now + least_us > call.deadline_us:
                 msg = f"{ACCOUNT_LIMITS} is used up, as was reported"
                 raise Refused(Fault.BUSY, msg, retry_after_us=least_us)
             await asyncio.sleep(least_us / 1e6)
@@ -203,7 +200,6 @@ class Desk:
 
     def _settle(self, call: Call, said: Settle) -> dict[str, object]:
         caller, held = call.caller, self._open.get(said.grant)
-        assert caller is not None
         if held is None or held.caller.flow != caller.flow:
             raise Refused(Fault.NOT_FOUND, "no such grant is open: it has been settled")
         used = _used(said.used)

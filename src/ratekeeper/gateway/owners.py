@@ -43,64 +43,64 @@ class Owned(Request):
         self._lived: dict[str, tuple[homes.Home, ...]] = {}  # where each of them does
         self.home: Account | None = None  # the account in which they do
 
-    def settle_home(self, found: Route, targets: list[Target]) -> list[Target]:
-        """Return where a call may go, given where lives what it refers to.
+    def find_home(self) -> None:
+        """Leave of where it may go the account in which lives what it refers to.
 
         Raises `Refused` for what is another owner's.
         """
-        name, said, roster = None, self.said or {}, self.gateway.roster
+        found, said, roster = self.route, self.said or {}, self.gateway.roster
+        name = None
         is_used = not self.gateway.homes.is_empty  # else all just chat
         if is_used or ids.makes(found, self.method, said):
-            self._refer(found)
-            name = self._where(found)
-        is_own = name is not None and self._is_own(found, name.partition("/")[0])
+            self._refer()
+            name = self._where()
+        is_own = name is not None and self._is_own(name.partition("/")[0])
         if roster.is_shared:
-            self._check_shared(found, is_own=is_own)
+            self._check_shared(is_own=is_own)
         if (is_used or roster.hides_unowned) and ids.lists(found, self.method):
             self.lists = found
         self.sight = ids.sight(found, self.method, said, self.refers_to, is_own=is_own)
-        return self._at(name, targets)
+        self._stay_at(name)
 
-    def keep_home(self, found: Route, targets: list[Target]) -> list[Target]:
-        """Return where a call may go after a reload, given what it refers to."""
-        name = self._where(found)
+    def keep_home(self) -> None:
+        """Leave of where it may go after a reload what was left of it before."""
+        name = self._where()
         if name is None and self.home is not None:  # it was of a list's first page
             name = self.home.name
-        return self._at(name, targets)
+        self._stay_at(name)
 
-    def _at(self, name: str | None, targets: list[Target]) -> list[Target]:
-        """Return where a call may go that belongs to an account."""
+    def _stay_at(self, name: str | None) -> None:
+        """Go to this account alone, where there is one."""
         if name is None:
-            return targets
+            return
         home = self.gateway.roster.upstreams.get(name.partition("/")[0])
         accounts = () if home is None else home.accounts
         self.home = next((one for one in accounts if one.name == name), None)
         if home is None or self.home is None:  # the config has it no more
-            return targets
-        there = [one for one in targets if one.upstream is home]
-        return there or [Target(home, self.model)]
+            return
+        there = [one for one in self.targets if one.upstream is home]
+        self.targets = there or [Target(home, self.model)]
 
-    def _refer(self, found: Route) -> None:
+    def _refer(self) -> None:
         """Find what the request refers to."""
         try:
             said = intake.as_json(self.fields) if self.fields else self.body.data
-            self.refers_to = ids.referred(found, said)
+            self.refers_to = ids.referred(self.route, said)
         except ids.TooMany:
             raise Refused(
                 Fault.BAD_REQUEST, f"the request refers to more than {ids.MOST:,} ids"
             ) from None
         if uploads.begins(self.raw_path):
             self.refers_to += uploads.ids_in(self.query)
-        file = ids.source_of(found, self.said or {}).get("id")
+        file = ids.source_of(self.route, self.said or {}).get("id")
         if isinstance(file, str):
             self.refers_to.append(ids.normal(file))
 
-    def _where(self, found: Route) -> str | None:
+    def _where(self) -> str | None:
         """Return the account in which lives what the request refers to."""
-        assert self.caller is not None
         if not self.refers_to:
             return None
-        where = [one.name for one in self.able(found)]
+        where = [one.name for one in self.able()]
         known = self.gateway.homes
         try:
             self._lived = {one: known.find(one) for one in self.refers_to}
@@ -124,23 +124,22 @@ class Owned(Request):
             ) from error
         return name
 
-    def _is_own(self, found: Route, provider: str) -> bool:
+    def _is_own(self, provider: str) -> bool:
         """Say whether the call is about what is its caller's: its path's last id."""
-        assert self.caller is not None
-        *_, last = ("", *ids.in_path(found))
+        *_, last = ("", *ids.in_path(self.route))
         lives = self._lived.get(last, ())
         return bool(homes.is_owned(lives, self.caller.owner, provider))
 
-    def _check_shared(self, found: Route, *, is_own: bool) -> None:
+    def _check_shared(self, *, is_own: bool) -> None:
         """Raise `Refused` for what would reach things of others without their ids."""
         may_change = is_own or not self.gateway.roster.hides_unowned
-        if ids.changes_models(found, self.method) and not may_change:
+        if ids.changes_models(self.route, self.method) and not may_change:
             raise Refused(
                 Fault.FORBIDDEN,
                 "whose this model is, is not known here: only what was trained through "
                 "this gateway may be changed",
             )
-        if ids.reads_all(found, self.said or {}):
+        if ids.reads_all(self.route, self.said or {}):
             raise Refused(
                 Fault.FORBIDDEN,
                 "what calls have stored is read for none of those who share an account: "
@@ -151,7 +150,6 @@ class Owned(Request):
         self, names: Iterable[str], upstream: str
     ) -> tuple[set[str], set[str]]:
         """Return which of some ids are the caller's there, and which it is not to see."""
-        assert self.caller is not None
         known, own, hidden = self.gateway.homes, set(), set()
         hides_unowned = self.gateway.roster.hides_unowned
         for at, name in enumerate(names, 1):

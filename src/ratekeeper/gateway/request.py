@@ -62,7 +62,9 @@ class Request:
         self.arrived_us = gateway.now_us()
         self.dialect = Dialect.OPENAI
         self.kind = ""  # of its path
-        self.caller: Caller | None = None
+        self._caller: Caller | None = None  # once it is known
+        self.route: Route  # where it goes, once that is known
+        self.targets: list[Target] = []  # first choice first
         self.body = intake.Body(gateway.held)
         # In its body, where that is JSON; not kept while it waits.
         self.said: dict[str, object] | None = None
@@ -72,12 +74,18 @@ class Request:
         self.streamed = False  # whether its body passes as it comes: sent once
         self.secret: str | None = None  # its client key
 
+    @property
+    def caller(self) -> Caller:
+        """Who calls, once it has been identified."""
+        assert self._caller is not None
+        return self._caller
+
     def field(self, name: bytes) -> bytes:
         """Return a header of the request, b"" where there is none."""
         return self._fields.get(name, b"")
 
-    def known(self) -> Caller:
-        """Return who calls; raises `Refused` for a stranger."""
+    def identify(self) -> None:
+        """Find out who calls; raises `Refused` for a stranger."""
         try:
             secret = auth.credential(self.headers, self.query)
         except auth.TwoCredentials:
@@ -104,7 +112,7 @@ class Request:
                 "whoever runs this gateway for one (ratekeeper keys create)",
                 key=name,
             )
-        return caller
+        self._caller = caller
 
     def who(self) -> Caller | None:
         """Return whom its client key stands for, None where it does so for nobody."""
@@ -112,7 +120,7 @@ class Request:
         caller = None if secret is None else roster.caller(secret, self.arrived_us)
         return roster.anyone if caller is None else caller
 
-    async def take_in(self, found: Route) -> bool:
+    async def take_in(self) -> bool:
         """Read the body where its words decide; True where it passes as it comes.
 
         What a model is asked is always read, whatever it says it is: else it would pass
@@ -121,9 +129,9 @@ class Request:
         if self.method in {"GET", "HEAD", "DELETE"} and not self._has_body():
             return False
         kind = b""
-        if found.family in route.TAKES_FILES:
+        if self.route.family in route.TAKES_FILES:
             kind = self.field(b"content-type")
-            if self._passes(found, kind.lower()):
+            if self._passes(kind.lower()):
                 return True
         if self.field(b"content-encoding").lower() not in {b"", b"identity"}:
             # What cannot be read would pass by every limit.
@@ -135,14 +143,13 @@ class Request:
             self.read()
         return False
 
-    def _passes(self, found: Route, kind: bytes) -> bool:
+    def _passes(self, kind: bytes) -> bool:
         """Say whether a body is a file, or the form of one, that nobody has to read."""
         if kind.startswith(_FORM):
-            assert self.caller is not None
-            has_model = found.family in route.USES_MODELS
+            has_model = self.route.family in route.USES_MODELS
             is_read = self.caller.is_restricted and has_model
-            return not (is_read or found.family in route.READS_FORMS)
-        if found.family == "upload":  # Google's, of any type
+            return not (is_read or self.route.family in route.READS_FORMS)
+        if self.route.family == "upload":  # Google's, of any type
             return not kind.startswith(_JSON)
         return kind.startswith(_FILES)
 
@@ -150,7 +157,6 @@ class Request:
         """Read the body to its end; raises `Refused` where it is above a bound."""
         length = self.field(b"content-length")
         announced = int(length) if length.isdigit() else None
-        assert self.caller is not None
         try:
             await self.body.read(self.receive, most, announced, self.caller.flow)
         except intake.BodyTooLarge:
@@ -200,28 +206,28 @@ class Request:
         length = self.field(b"content-length")
         return length not in {b"", b"0"} or bool(self.field(b"transfer-encoding"))
 
-    def targets_of(self, found: Route) -> list[Target]:
-        """Return where the call may go, first choice first."""
+    def find_targets(self) -> None:
+        """Find where the call may go, first choice first."""
         roster = self.gateway.roster
-        if found.is_native:  # there the path decides, whatever the body says
-            self.model = route.model_in(found.path) or self.model
-        asked = found, self.model, self.is_json
+        if self.route.is_native:  # there the path decides, whatever the body says
+            self.model = route.model_in(self.route.path) or self.model
+        asked = self.route, self.model, self.is_json
         targets = roster.targets.get(asked)
         if targets is None:
-            targets = self._targets_of(found)
+            targets = self._targets_of()
             if len(roster.targets) >= _MOST_TARGETS:
                 roster.targets.clear()
             roster.targets[asked] = targets
-        return targets
+        self.targets = targets
 
-    def _targets_of(self, found: Route) -> list[Target]:
+    def _targets_of(self) -> list[Target]:
         roster, model = self.gateway.roster, self.model
-        if found.provider:
-            named = roster.upstreams.get(found.provider)
+        if self.route.provider:
+            named = roster.upstreams.get(self.route.provider)
             if named is None or not named.accounts:
                 raise Refused(
                     Fault.NOT_FOUND,
-                    f"no provider {found.provider[:40]!r} is configured here: whoever "
+                    f"no provider {self.route.provider[:40]!r} is configured here: whoever "
                     "runs this gateway can add it to its config",
                 )
             return [Target(named, model)]
@@ -231,54 +237,52 @@ class Request:
         targets = [
             one
             for one in targets
-            if found.dialect in one.upstream.dialects
+            if self.route.dialect in one.upstream.dialects
             and (one.model == model or self.is_json)  # nobody renames a form's
         ]
         if targets:
             return targets
-        able = self.able(found)
+        able = self.able()
         if not able:
             raise Refused(
                 Fault.NOT_FOUND,
-                f"no provider that speaks {found.dialect}'s API is configured here",
+                f"no provider that speaks {self.route.dialect}'s API is configured here",
             )
         meant = [one for one in able if one.is_for(model)]
         return [Target((meant or able)[0], model)]
 
-    def able(self, found: Route) -> list[Upstream]:
+    def able(self) -> list[Upstream]:
         """Return the providers that a call may go to, whatever its model."""
         upstreams = self.gateway.roster.upstreams
-        if found.provider:
-            return [upstreams[found.provider]]
-        return [one for one in upstreams.values() if one.speaks(found.dialect)]
+        if self.route.provider:
+            return [upstreams[self.route.provider]]
+        return [one for one in upstreams.values() if one.speaks(self.route.dialect)]
 
-    def check_model(self, found: Route) -> None:
+    def check_model(self) -> None:
         """Raise `Refused` where the caller's key does not allow a model that it names."""
-        assert self.caller is not None
-        model = self.model or route.model_in(found.path)
+        model = self.model or route.model_in(self.route.path)
         # What is not printable does not even go into a file; longer ones were cut.
         if model and (not model.isprintable() or len(model) >= shapes.LONGEST_MODEL):
             raise Refused(Fault.BAD_REQUEST, "the request's model is no name")
         if self.caller.is_restricted:
-            self._check_all(found, model)
+            self._check_all(model)
 
-    def _check_all(self, found: Route, model: str) -> None:
+    def _check_all(self, model: str) -> None:
         """Raise `Refused` where a key of some models only could have another one run."""
-        assert self.caller is not None
         said = self.said or {}
         if self.method in _CHANGES:
-            if models.is_hidden(found):
+            if models.is_hidden(self.route):
                 raise Refused(
                     Fault.FORBIDDEN,
                     "this key may use some models only, and which ones that runs is "
                     "not said in the request",
                 )
-            if models.is_needed(found) and not (model or models.decides(said)):
+            if models.is_needed(self.route) and not (model or models.decides(said)):
                 raise Refused(Fault.BAD_REQUEST, "the request names no model")
         try:
             beside = self.field(_BESIDE).decode("latin-1")
             for name in (model, beside, *models.named(said)):
-                asked = models.bare(name, found.dialect)
+                asked = models.bare(name, self.route.dialect)
                 if asked and not self.caller.may_use(asked):
                     raise Refused(
                         Fault.FORBIDDEN,
@@ -294,7 +298,6 @@ class Request:
     def patience_us(self) -> int:
         """Return how long the call may stand in line in all."""
         caller = self.caller
-        assert caller is not None
         said = self.field(b"x-ratekeeper-max-wait").decode("latin-1")
         if not said:
             return caller.max_wait_us
@@ -309,7 +312,6 @@ class Request:
     def quota(self, *, refused: bool = False) -> list[tuple[bytes, bytes]]:
         """Return the headers that show the caller's limits."""
         caller = self.caller
-        assert caller is not None
         meters: list[Meter] = []
         for scope, key in caller.targets:
             row = scope.rows.get(key)
