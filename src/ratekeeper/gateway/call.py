@@ -357,8 +357,8 @@ class Call(Choice):
 
     def _whose(self) -> str:
         """Return the name of its key, of one that lets nobody in any more too."""
-        if self.caller is not None:
-            return self.caller.name
+        if self._caller is not None:
+            return self._caller.name
         return "" if self.refused is None else self.refused.key
 
     def see(self, part: bytes) -> None:
