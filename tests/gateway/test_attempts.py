@@ -12,7 +12,9 @@ import httpx2
 import pytest
 
 from ratekeeper.client.pool import Silence
+from ratekeeper.core.units import SECOND
 from ratekeeper.gateway import refused
+from ratekeeper.providers.facts import Kind, Verdict
 from tests.faults.scripted import Asked, scripted
 from tests.gateway import gates
 from tests.gateway.gates import Behind, Gate, account, behind, client_key, gate
@@ -136,6 +138,17 @@ def test_a_provider_is_asked_not_to_pack_its_answers(tmp_path: Path) -> None:
 
     assert b"\r\naccept-encoding: identity\r\n" in asked.head.lower() + b"\r\n"
     assert 1 == asked.names.count(b"accept-encoding")
+
+
+@pytest.mark.parametrize(
+    ("hint_us", "told_us"), [(None, SECOND), (0, SECOND), (20_000, 20_000)]
+)
+def test_nobody_is_told_to_come_back_in_no_time(
+    hint_us: int | None, told_us: int
+) -> None:
+    verdict = Verdict(kind=Kind.THROTTLED, retry=True, retry_after_us=hint_us)
+
+    assert told_us == refused.of_account(verdict, "openai", 0).retry_after_us
 
 
 def test_every_reason_for_silence_has_words_for_the_caller() -> None:
