@@ -10,6 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from ratekeeper.providers.catalog import find_provider
 from ratekeeper.providers.form import Unclear, fields
 
 TYPE = b"multipart/form-data; boundary=B"
@@ -103,6 +104,13 @@ def test_whatever_comes_is_read_or_unclear(body: bytes) -> None:
             continue
 
         assert all(value in body for _, value in found)
+
+
+@given(st.lists(PIECES | st.just(part("n", b"3")), max_size=9).map(b"".join))
+def test_how_many_pictures_are_asked_for_is_read_whatever_the_form(body: bytes) -> None:
+    facts = find_provider("openai").read_request("POST", "/v1/images/edits", body)
+
+    assert facts.choices in {1, 3}
 
 
 MODEL = part("model", b"a")

@@ -102,6 +102,20 @@ def test_a_request_tells_its_model_in_the_path_and_its_bounds_in_the_body() -> N
         ),
         ({"generationConfig": {"candidateCount": "3"}}, (None, 3)),
         ({"generationConfig": {"max_output_tokens": 9}}, (9, 1)),
+        (
+            {
+                "generationConfig": {"maxOutputTokens": 8, "max_output_tokens": 9},
+                "generation_config": {"candidateCount": 2, "candidate_count": "3"},
+            },
+            (None, 3),
+        ),
+        (
+            {
+                "generation_config": {"maxOutputTokens": 7},
+                "generationConfig": {"max_output_tokens": "9", "topK": 1},
+            },
+            (None, 1),
+        ),
     ],
 )
 def test_bounds_may_have_the_names_and_figures_of_googles_protocol(

@@ -126,11 +126,19 @@ class GeminiShapes:
 
 
 def _bounds(request: Json) -> Json:
-    """Return the settings of a request, by Google's names or those of its protocol."""
-    bounds = {}
+    """Return the settings of a request, by Google's names or those of its protocol.
+
+    What is said by both, and not the same, is not known: which one counts is up to
+    Google.
+    """
+    bounds: Json = {}
     for name in ("generation_config", "generationConfig"):
         for key, value in shapes.inner(request, name).items():
-            bounds[_SNAKES.get(key, key)] = value
+            plain = _SNAKES.get(key, key)
+            said = bounds.setdefault(plain, value)
+            if said != value:
+                is_count = plain == "candidateCount"
+                bounds[plain] = shapes.choices_of(said, value) if is_count else None
     return bounds
 
 
