@@ -42,8 +42,10 @@ class Hears(Observer):
         self.all.append(done)
 
 
-async def leave(it: Gate, provider: played.Provider, call: str, kind: str) -> float:
-    """Call, read so many events, and hang up; return when."""
+async def come(
+    it: Gate, provider: played.Provider, call: str, kind: str
+) -> asyncio.StreamWriter:
+    """Call, and read so many events; return what is hung up by."""
     play, stream, events = KINDS[kind]
     reader, writer = await played.dial(it.url)
     writer.write(played.request(call, play, stream=stream))
@@ -51,6 +53,11 @@ async def leave(it: Gate, provider: played.Provider, call: str, kind: str) -> fl
     while seen.count(b"data:") < events or (play == "head" and not seen):
         seen += await reader.read(1 << 16)
     await played.until(lambda: call in provider.came)
+    return writer
+
+
+def leave(writer: asyncio.StreamWriter) -> float:
+    """Hang up; return when."""
     writer.close()
     return time.monotonic()
 
@@ -60,7 +67,8 @@ async def crowd(it: Gate, provider: played.Provider, kind: str) -> list[float]:
     took = []
     for first in range(0, EACH, AT_ONCE):
         names = [f"{kind} {n}" for n in range(first, first + AT_ONCE)]
-        left = await asyncio.gather(*(leave(it, provider, n, kind) for n in names))
+        here = await asyncio.gather(*(come(it, provider, n, kind) for n in names))
+        left = [leave(writer) for writer in here]
         await played.until(lambda: all(n in provider.lost for n in names))  # noqa: B023
         took += [provider.lost[n] - at for n, at in zip(names, left, strict=True)]
     return took
