@@ -195,6 +195,36 @@ def test_a_limit_that_holds_nobody_up_any_more_frees_those_in_line(
     assert [200] == statuses
 
 
+@pytest.mark.parametrize("is_known", [True, False])
+def test_a_program_in_line_at_the_desk_is_granted_what_a_reload_allows(
+    tmp_path: Path, pool: ThreadPoolExecutor, is_known: bool
+) -> None:
+    def config(account_name: str, *keys: Any) -> Config:
+        url = "http://127.0.0.1:9/v1"
+        providers = {"openai": account(url, "1 request/s", name=account_name)}
+        return gates.config(tmp_path, providers, list(keys), max_wait="20s")
+
+    bob = client_key("bob", OTHER)
+    with gate(config("one", client_key(), bob)) as it:
+
+        def acquire(secret: str) -> httpx2.Response:
+            asked = {"provider": "openai", "take": {}}
+            with it.client(secret) as client:
+                return client.post("/v1/ratekeeper/acquire", json=asked)
+
+        assert 200 == acquire(gates.SECRET).status_code
+        waiting = pool.submit(acquire, OTHER)
+        assert _until(lambda: it.gateway.store._waiting == 1)
+        keys = [client_key(), bob] if is_known else [client_key()]
+        it.reload(config("two", *keys))
+        reply = waiting.result(5)
+        places = it.gateway.desk.places.bytes
+
+    assert (200 if is_known else 401) == reply.status_code
+    assert ("openai/two" if is_known else None) == reply.json().get("account")
+    assert (2 if is_known else 1) == places
+
+
 def test_a_limit_that_is_taken_away_and_put_back_forgives_nothing(
     tmp_path: Path, upstream: Behind
 ) -> None:

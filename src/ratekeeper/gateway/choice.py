@@ -81,14 +81,18 @@ class Choice(Owned):
                 return False
         return True
 
+    def identify_anew(self) -> None:
+        """Find out who calls, as the config and its keys have it by now."""
+        roster = self.roster = self.gateway.roster
+        self.edition = roster.edition
+        self.identify()
+
     def look_up_anew(self) -> None:
         """Look up who calls, and where it may go, as the config has it by now.
 
         It keeps its place in line. Raises `Refused` where it may not call any more.
         """
-        roster = self.roster = self.gateway.roster
-        self.edition = roster.edition
-        self.identify()
+        self.identify_anew()
         caller = self.caller
         if caller.is_restricted and self.is_json:
             self.read()  # for all the models that it names

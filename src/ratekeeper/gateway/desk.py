@@ -116,19 +116,12 @@ class Desk:
             raise Refused(Fault.BAD_REQUEST, str(error)) from error
 
     async def _acquire(self, call: Call, said: Acquire) -> None:
-        caller = call.caller
         hold_us = _hold_us(said.hold)
-        _check_model(said.model, caller)
-        try:
-            self.places.take(1, caller.flow)
-        except Crowded:
-            msg = "too many grants are out: settle those whose calls are over"
-            raise Refused(Fault.UNAVAILABLE, msg) from None
-        try:
-            name = await self._granted(call, caller, said, hold_us)
-        except BaseException:
-            self.places.give(1, caller.flow)
-            raise
+        call.deadline_us = call.arrived_us + call.patience_us()
+        name = await self._placed(call, said, hold_us)
+        while name is None:
+            call.identify_anew()
+            name = await self._placed(call, said, hold_us)
         held = self._open[name]
         answer = {
             "grant": name,
@@ -143,11 +136,29 @@ class Desk:
                 held.passed.cancel()
             raise
 
+    async def _placed(self, call: Call, said: Acquire, hold_us: int) -> str | None:
+        """Find a place for one more grant, and return its name."""
+        caller, name = call.caller, None
+        _check_model(said.model, caller)
+        try:
+            self.places.take(1, caller.flow)
+        except Crowded:
+            msg = "too many grants are out: settle those whose calls are over"
+            raise Refused(Fault.UNAVAILABLE, msg) from None
+        try:
+            name = await self._granted(call, caller, said, hold_us)
+        finally:
+            if name is None:
+                self.places.give(1, caller.flow)
+        return name
+
     async def _granted(
         self, call: Call, caller: Caller, said: Acquire, hold_us: int
-    ) -> str:
-        """Take what the call takes, and return the name of its grant."""
-        call.deadline_us = call.arrived_us + call.patience_us()
+    ) -> str | None:
+        """Take what the call takes, and return the name of its grant.
+
+        None where the config has changed while it stood in line.
+        """
         account = None
         if said.provider:
             account = await self._account(call, caller, said)
@@ -155,6 +166,9 @@ class Desk:
         if _counts_slots(way):
             hold_us = min(hold_us, _LONGEST_SLOT_US)
         passed = await call.admitted(way, _costs(way, said.take))
+        if call.is_outdated():
+            passed.cancel()
+            return None
         name = f"grant_{secrets.token_urlsafe(18)}"
         loop = asyncio.get_running_loop()
         timer = loop.call_later(hold_us / 1e6, self._expire, name)
