@@ -20,7 +20,7 @@ NAMES = st.text(
     min_size=1,
     max_size=20,
 )
-FILES = st.none() | st.sampled_from(["a.wav", "b;c.png", "ü.txt", "my_name.txt"])
+FILES = st.none() | st.sampled_from(["a.wav", "b;c.png", "ü.txt", "name=x.png"])
 PARTS = st.lists(
     st.tuples(NAMES, FILES, st.binary(max_size=60).filter(lambda v: b"B" not in v)),
     min_size=1,

@@ -31,7 +31,7 @@ _DISPOSITION = re.compile(
     re.IGNORECASE,
 )
 _PARAMETER = re.compile(rb";[ \t]*+([^=;\s]++)=(%b)" % _VALUE)
-_NAMED = re.compile(rb"name\*?[ \t]*+=", re.IGNORECASE)
+_NAMED = re.compile(rb";[ \t]*+(?:file)?name\*?[ \t]*+=", re.IGNORECASE)
 _AS_IT_IS = frozenset([b"7bit", b"8bit", b"binary"])
 _CHARSETS = frozenset([b"utf-8", b"us-ascii"])
 _CHARSET = re.compile(rb';[ \t]*+charset="?([^\s";]++)', re.IGNORECASE)
