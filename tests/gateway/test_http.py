@@ -79,6 +79,9 @@ PROBES = {
     "two authorizations": POST + b"Authorization: a\r\nAuthorization: b\r\n\r\n",
     "two keys": POST + b"X-Api-Key: a\r\nx-api-key: a\r\n\r\n",
     "two Google keys": POST + b"X-Goog-Api-Key: a\r\nx-goog-api-key: a\r\n\r\n",
+    "two content types": POST + b"content-type: a/b\r\nContent-Type: a/b\r\n\r\n",
+    "two content encodings": POST
+    + b"content-encoding: gzip\r\ncontent-encoding: identity\r\n\r\n",
     "two Azure keys": POST + b"Api-Key: a\r\napi-key: a\r\n\r\n",
     "an absolute target": b"POST http://evil/echo HTTP/1.1\r\nHost: x\r\n\r\n",
     "an authority target": b"POST evil:80 HTTP/1.1\r\nHost: x\r\n\r\n",
