@@ -124,10 +124,9 @@ NO_NAMES = {
     "half of a surrogate pair": b'"gpt-4o\\ud800"',
     "a direction": b'"gpt-4o\\u202e"',
     "5,000 characters": b'"gpt-4o' + b"x" * 5000 + b'"',
-    "a number": b"4",
-    "a list": b'["gpt-4o"]',
     "nothing": b"null",
 }
+NO_WORDS = {"a number": b"4", "a list": b'["gpt-4o"]'}
 
 
 @pytest.mark.parametrize("name", NO_NAMES.values(), ids=NO_NAMES)
@@ -140,6 +139,17 @@ def test_a_model_that_is_no_name_is_refused_and_harms_nobody(
 
     assert (400, 200) == (status, after)
     assert before + 1 == len(provider.asked)
+
+
+@pytest.mark.parametrize("name", NO_WORDS.values(), ids=NO_WORDS)
+def test_a_model_that_is_no_word_is_none_that_a_key_may_use(
+    it: Gate, provider: Scripted, name: bytes
+) -> None:
+    before = len(provider.asked)
+    status, _ = ask(it, b'{"model": ' + name + b", " + REST)
+
+    assert 403 == status
+    assert before == len(provider.asked)
 
 
 OTHERS = {
@@ -192,7 +202,7 @@ def test_a_body_that_is_packed_is_refused_unread(it: Gate, provider: Scripted) -
 
 
 def test_a_body_with_odd_numbers_passes_as_it_is(it: Gate, provider: Scripted) -> None:
-    odd = b'{"model": "gpt-4o", "stream": "true", "max_tokens": -5, "t": NaN, ' + REST
+    odd = b'{"model": "gpt-4o", "stream": "no", "max_tokens": -5, "t": NaN, ' + REST
     status, _ = ask(it, odd)
 
     assert 200 == status
