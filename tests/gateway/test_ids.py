@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from ratekeeper.gateway import ids
 from ratekeeper.gateway.route import Route
+from ratekeeper.gateway.sight import HEAD, Sight, made_in, sight_of
 from ratekeeper.providers.facts import Dialect
 
 CHAT = Route(Dialect.OPENAI, "/chat/completions")
@@ -104,7 +105,7 @@ def test_what_is_a_list(dialect: Dialect, path: str, *, is_list: bool) -> None:
     ],
 )
 def test_an_answer_names_what_it_made(answer: object, names: list[str]) -> None:
-    assert names == ids.made_in(json.dumps(answer).encode())[0]
+    assert names == made_in(json.dumps(answer).encode())[0]
 
 
 def test_a_stream_names_it_in_its_first_event() -> None:
@@ -112,27 +113,27 @@ def test_a_stream_names_it_in_its_first_event() -> None:
         b'event: response.created\ndata: {"response": {"id": "resp_1", "x": {}}}\n\n'
     )
 
-    assert (["resp_1"], True) == ids.made_in(first + b'data: {"id": "later"}')
+    assert (["resp_1"], True) == made_in(first + b'data: {"id": "later"}')
 
 
 @given(st.dictionaries(st.text(max_size=5), _JSON, max_size=3), _NAMES)
 def test_an_id_is_found_among_anything(others: dict[str, object], name: str) -> None:
     said = {**others, "id": name}
 
-    assert name in ids.made_in(json.dumps(said).encode())[0]
+    assert name in made_in(json.dumps(said).encode())[0]
 
 
 @given(_JSON, st.integers(min_value=0))
 def test_what_breaks_off_names_no_more_than_the_whole(said: object, at: int) -> None:
     head = json.dumps({"it": said}).encode()
 
-    assert [] == ids.made_in(head)[0]
-    assert [] == ids.made_in(head[: at % len(head)])[0]
+    assert [] == made_in(head)[0]
+    assert [] == made_in(head[: at % len(head)])[0]
 
 
 @given(st.binary(max_size=200))
 def test_no_bytes_are_too_odd_to_look_at(data: bytes) -> None:
-    ids.made_in(b"{" + data)
+    made_in(b"{" + data)
     found = ids.referred(RESPONSES, data)
 
     assert len(found) == len(set(found))
@@ -143,7 +144,7 @@ def test_an_id_comes_in_sight_once_however_it_is_cut(
     name: str, sizes: list[int]
 ) -> None:
     data = json.dumps({"object": "file", "id": name, "more": [1]}).encode()
-    sight, names = ids.Sight([]), []
+    sight, names = Sight([]), []
     for size in sizes:
         names += sight.feed(data[:size])
         data = data[size:]
@@ -152,8 +153,8 @@ def test_an_id_comes_in_sight_once_however_it_is_cut(
 
 
 def test_what_is_not_in_the_head_is_not_looked_for() -> None:
-    sight = ids.Sight([])
-    sight.feed(b'{"x": "' + b"x" * ids.HEAD + b'", ')
+    sight = Sight([])
+    sight.feed(b'{"x": "' + b"x" * HEAD + b'", ')
 
     assert [] == sight.feed(b'"id": "late"}')
 
@@ -162,7 +163,7 @@ def test_what_is_not_in_the_head_is_not_looked_for() -> None:
 def test_what_a_tool_made_is_seen_anywhere_however_it_is_cut(sizes: list[int]) -> None:
     said = {"id": "resp_1", "output": ["x" * 99, {"container_id": "cntr_1"}]}
     data = json.dumps(said).encode()
-    sight = ids.sight(RESPONSES, "POST", {}, ["resp_0"], is_own=False)
+    sight = sight_of(RESPONSES, "POST", {}, ["resp_0"], is_own=False)
     assert sight is not None
     names = []
     for size in sizes:
@@ -174,25 +175,14 @@ def test_what_a_tool_made_is_seen_anywhere_however_it_is_cut(sizes: list[int]) -
 
 def test_what_a_model_writes_names_nothing() -> None:
     text = json.dumps({"container_id": "cntr_1"})
-    sight = ids.sight(RESPONSES, "POST", {}, [], is_own=False)
+    sight = sight_of(RESPONSES, "POST", {}, [], is_own=False)
     assert sight is not None
 
     assert ["resp_1"] == sight.feed(json.dumps({"id": "resp_1", "x": text}).encode())
 
 
-@pytest.mark.parametrize(
-    ("tools", "looks"),
-    [([], False), ([{"name": "f"}], False), ([{"type": "web_search_1"}], True)],
-)
-def test_a_plain_message_is_not_looked_at(tools: list[object], *, looks: bool) -> None:
-    route = Route(Dialect.ANTHROPIC, "/v1/messages")
-    sight = ids.sight(route, "POST", {"tools": tools}, [], is_own=False)
-
-    assert looks == (sight is not None)
-
-
 def test_naming_what_was_there_gives_it_to_nobody() -> None:
-    sight = ids.Sight(["file-1"])
+    sight = Sight(["file-1"])
 
     assert ["vsf_1"] == sight.feed(b'{"id": "file-1", "thread_id": "vsf_1"}')
 
@@ -269,6 +259,25 @@ def test_no_way_to_write_an_id_hides_it(name: str, data: st.DataObject) -> None:
     body = f'{{"a": 1, "{spelt("file_id")}" : "{written}"}}'
 
     assert [ids.normal(name)] == ids.referred(CHAT, body.encode())
+
+
+@pytest.mark.parametrize(
+    ("route", "said", "found"),
+    [
+        (_openai("/videos/edits"), {"video": {"id": "video_1"}}, ["video_1"]),
+        (_openai("/videos"), {"characters": [{"id": "char_1"}]}, ["char_1"]),
+        (
+            Route(Dialect.GEMINI, "/v1beta/interactions"),
+            {"input": [{"type": "video", "uri": "https://g/v1beta/files/abc"}]},
+            ["files/abc"],
+        ),
+        (CHAT, {"video": {"id": "x"}, "uri": "files/abc"}, []),
+    ],
+)
+def test_what_refers_to_an_id_in_some_families_alone(
+    route: Route, said: object, found: list[str]
+) -> None:
+    assert found == ids.referred(route, json.dumps(said).encode())
 
 
 def test_of_two_members_of_a_name_both_count() -> None:

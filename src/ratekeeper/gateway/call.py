@@ -17,7 +17,6 @@ from ratekeeper.gateway import (
     auth,
     desk,
     fields,
-    ids,
     intake,
     relay,
     reply,
@@ -31,6 +30,7 @@ from ratekeeper.gateway.observer import Done
 from ratekeeper.gateway.refused import BROKE_OFF, Refused, of_account, of_silence
 from ratekeeper.gateway.reply import Fault
 from ratekeeper.gateway.request import NO_PATH, Target
+from ratekeeper.gateway.sight import sight_of
 from ratekeeper.gateway.trial import Trial
 from ratekeeper.providers.facts import Dialect, Kind
 
@@ -371,7 +371,7 @@ class Call(Choice):
         """Look at what a list holds of its caller's for what has come of it."""
         assert self.lists is not None
         for item in items:
-            sight = ids.sight(self.lists, self.method, {}, (), is_own=True)
+            sight = sight_of(self.lists, self.method, {}, (), is_own=True)
             for name in () if sight is None else sight.feed(bytes(item)):
                 self._made(name)
 

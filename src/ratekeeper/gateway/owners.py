@@ -16,12 +16,14 @@ from ratekeeper.gateway import homes, ids, intake, uploads
 from ratekeeper.gateway.refused import Refused
 from ratekeeper.gateway.reply import Fault
 from ratekeeper.gateway.request import Request, Target
+from ratekeeper.gateway.sight import sight_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from ratekeeper.gateway.app import Gateway
     from ratekeeper.gateway.route import Route
+    from ratekeeper.gateway.sight import Sight
     from ratekeeper.gateway.upstream import Account
 
 _LOOKED_UP = 200  # ids in one turn of the loop: some milliseconds
@@ -37,7 +39,7 @@ class Owned(Request):
         self, gateway: Gateway, scope: Mapping[str, Any], receive: Any
     ) -> None:
         super().__init__(gateway, scope, receive)
-        self.sight: ids.Sight | None = None  # where its answer may name new ids
+        self.sight: Sight | None = None  # where its answer may name new ids
         self.lists: Route | None = None  # whose answer lists what any caller made
         self.refers_to: list[str] = []  # ids, which may live in one account
         self._lived: dict[str, tuple[homes.Home, ...]] = {}  # where each of them does
@@ -59,7 +61,7 @@ class Owned(Request):
             self._check_shared(is_own=is_own)
         if (is_used or roster.hides_unowned) and ids.lists(found, self.method):
             self.lists = found
-        self.sight = ids.sight(found, self.method, said, self.refers_to, is_own=is_own)
+        self.sight = sight_of(found, self.method, said, self.refers_to, is_own=is_own)
         self._stay_at(name)
 
     def keep_home(self) -> None:
