@@ -225,9 +225,10 @@ def test_a_team_shares_its_limits(tmp_path: Path, upstream: Behind) -> None:
         it.client() as one,
         it.client(other) as two,
     ):
-        statuses = [it.chat(c).status_code for c in (one, two, one)]
+        answers = [it.chat(c) for c in (one, two, one)]
 
-    assert [200, 200, 429] == statuses
+    assert [200, 200, 429] == [answer.status_code for answer in answers]
+    assert "the limit '2 requests/minute' of team 't' is used up" in answers[2].text
 
 
 def test_a_shadow_limit_refuses_nobody(tmp_path: Path, upstream: Behind) -> None:

@@ -191,6 +191,6 @@ def test_whoever_may_not_wait_for_a_budget_that_is_held_is_told_to_come_soon(
     assert "1" == refused.headers["retry-after"]
     assert "x-should-retry" not in refused.headers
     assert (
-        "the limit '$0.02/day' is held by calls under way; "
+        "the limit '$0.02/day' of this key is held by calls under way; "
         "try again in 1 s at the earliest"
     ) == refused.json()["error"]["message"]

@@ -361,7 +361,11 @@ class Choice(Owned):
         if answer.exact:
             wait_us = self.gateway.promised_us(meter, cost, wait_us)
         # What an account holds is nobody's business but the operator's.
-        name = f"the limit '{meter.text}'" if ours else ACCOUNT_LIMITS
+        name, whose = ACCOUNT_LIMITS, "the account"
+        if ours:
+            assert self.caller is not None
+            whose = self.caller.whose(meter)
+            name = f"the limit '{meter.text}' of {whose}"
         message = f"{name} is {answer.why}"
         is_spent = meter.limit.is_money and not answer.is_held
         fault = Fault.BUDGET if is_spent else Fault.BUSY
@@ -370,7 +374,7 @@ class Choice(Owned):
             message,
             retry_after_us=wait_us,
             exact=answer.exact,
-            limit=meter.text,
+            limit=f"{meter.text} of {whose}",
         )
 
     def may_rest(self) -> bool:

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from ratekeeper.config import model
+    from ratekeeper.core.meter import Meter
     from ratekeeper.gateway import request
     from ratekeeper.gateway.keys import Hasher
     from ratekeeper.gateway.route import Route
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from ratekeeper.stores.keys import Scope, Target
     from ratekeeper.stores.memory import MemoryStore
 
+_TEAM = "team/"  # what the name of a team's limits begins with
 _LONGEST_WAIT_US = times.duration_us("10m")  # that a caller may ask for itself
 _GOOGLES = frozenset(["gemini", "vertex"])  # they speak OpenAI's as well
 
@@ -92,6 +94,15 @@ class Caller:
     def owner(self) -> str:
         """Whose what it makes at a provider is: its team's, else its own."""
         return _owner(self.name, self.team)
+
+    def whose(self, meter: Meter) -> str:
+        """Say whose limit of those it goes by one is: its key's, or its team's."""
+        team = self.team and any(
+            meter in scope.rows.get(key, ())
+            for scope, key in self.targets
+            if scope.name.startswith(_TEAM)
+        )
+        return f"team '{self.team}'" if team else "this key"
 
     @property
     def is_restricted(self) -> bool:
@@ -151,7 +162,7 @@ class Roster:
         self.max_body = times.size_of(config.max_body)
         self.max_held = times.size_of(config.max_held)
         self._teams = {
-            name: (self._ours(f"team/{name}", team.limits, shadow=team.shadow), team)
+            name: (self._ours(f"{_TEAM}{name}", team.limits, shadow=team.shadow), team)
             for name, team in config.teams.items()
         }
         for key in config.client_keys:
@@ -360,7 +371,7 @@ class Roster:
 
 def _owner(name: str, team: str) -> str:
     if team:
-        return f"team/{team}"
+        return f"{_TEAM}{team}"
     return f"key/{name}" if name else ""
 
 
