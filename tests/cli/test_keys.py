@@ -202,8 +202,13 @@ def test_a_key_goes_to_a_simulated_gateway_where_there_is_no_other(keys: Keys) -
     keys("create", "real", "--store", "sqlite:///ratekeeper.db")
     real = keys("create", "other").strip()
 
+    claim = Claim(keys.folder / simulated)
+    running = keys("create", "third").strip()
+    claim.release()
+
     assert keys.found(secret, simulated) is not None
     assert keys.found(real) is not None
+    assert keys.found(running, simulated) is not None
 
 
 def test_it_is_said_whether_a_gateway_hears_of_a_new_key(keys: Keys) -> None:

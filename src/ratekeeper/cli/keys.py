@@ -270,13 +270,19 @@ def _place(store: str | None, file: Path | None) -> tuple[Config, Path, Path | N
 
 
 def _store_here() -> str:
-    """Return the store of a gateway without a config: a simulated one's, if need be."""
+    """Return the store of a gateway without a config: of the one that runs, if any.
+
+    Else the usual one, or that of simulated providers where it is the only one.
+    """
     from ratekeeper.config.default import SIMULATED_STORE
     from ratekeeper.config.model import Config
+    from ratekeeper.stores.claim import Claim
     from ratekeeper.stores.database import path_of
 
     usual = Config().store
-    is_simulated = path_of(SIMULATED_STORE).exists() and not path_of(usual).exists()
+    path, simulated = path_of(usual), path_of(SIMULATED_STORE)
+    runs = Claim.is_held(simulated) and not Claim.is_held(path)
+    is_simulated = runs or (simulated.exists() and not path.exists())
     return SIMULATED_STORE if is_simulated else usual
 
 
