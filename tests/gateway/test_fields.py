@@ -35,7 +35,8 @@ def test_what_is_the_callers_own_stays() -> None:
         "authorization x-api-key x-goog-api-key api-key cookie proxy-authorization "
         "host content-length expect accept-encoding te trailer transfer-encoding "
         "upgrade keep-alive proxy-connection forwarded x-forwarded-for x-real-ip "
-        "x-forwarded-host x-ratekeeper-max-wait openai-organization openai-project"
+        "x-forwarded-host x-ratekeeper-max-wait openai-organization openai-project "
+        "anthropic-workspace-id x-goog-user-project"
     )
 
     assert [] == onward(stays)

@@ -258,9 +258,23 @@ def test_the_next_page_is_asked_for_as_each_api_has_it(
     assert asks == page.next_query(query, dialect)
 
 
+def test_a_page_that_says_how_the_next_one_is_asked_for_is_followed() -> None:
+    page = Page(json.dumps({"data": [{"id": "a"}], "next_page": "p/2"}).encode())
+
+    assert b"limit=2&page=p%2F2" == page.next_query(
+        b"limit=2&page=p1", Dialect.ANTHROPIC
+    )
+
+
 @pytest.mark.parametrize("dialect", list(Dialect))
 @pytest.mark.parametrize(
-    "page", [{"data": []}, {"data": [{"id": "a"}], "has_more": False}, {"has_more": 1}]
+    "page",
+    [
+        {"data": [{"id": "a"}], "next_page": None},
+        {"data": []},
+        {"data": [{"id": "a"}], "has_more": False},
+        {"has_more": 1},
+    ],
 )
 def test_the_last_page_has_none_after_it(
     dialect: Dialect, page: dict[str, Any]

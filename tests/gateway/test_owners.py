@@ -179,6 +179,18 @@ def test_what_a_model_of_anthropics_made_with_code(tmp_path: Path) -> None:
     assert [(200, 404), (200, 200), (200, 404)] == seen
 
 
+def test_a_container_that_a_call_names_does_not_become_its_callers(
+    tmp_path: Path,
+) -> None:
+    path = "/anthropic/v1/messages"
+    said = {"model": "claude-haiku-4-5", "max_tokens": 5, "messages": []}
+    with _two(tmp_path, "anthropic", "") as it:
+        it.told.answers[("POST", "/v1/messages")] = {"container": {"id": "container_1"}}
+        seen = it.statuses(path, json={**said, "container": "container_1"})
+
+    assert (200, 200) == seen
+
+
 @pytest.mark.parametrize(
     ("made", "done"),
     [

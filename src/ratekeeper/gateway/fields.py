@@ -59,6 +59,7 @@ _STAYS = _HOPS | {
     # of an answer that would not tell what it is about, or what it cost
     b"x-goog-fieldmask",
     # the account decides
+    b"anthropic-workspace-id",
     b"openai-organization",
     b"openai-project",
     b"x-goog-user-project",

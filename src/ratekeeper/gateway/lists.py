@@ -84,6 +84,8 @@ class Page:
         """Return what asks for the page after it, None where it is the last one."""
         if dialect is Dialect.GEMINI:
             name, cursor = "pageToken", self._said("nextPageToken")
+        elif isinstance(self._said("next_page"), str):  # as of Anthropic's files
+            name, cursor = "page", self._said("next_page")
         else:
             suffix = "_id" if dialect is Dialect.ANTHROPIC else ""
             is_back = f"before{suffix}=".encode() in query

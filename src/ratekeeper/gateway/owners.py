@@ -16,7 +16,7 @@ from ratekeeper.gateway import homes, ids, intake, uploads
 from ratekeeper.gateway.refused import Refused
 from ratekeeper.gateway.reply import Fault
 from ratekeeper.gateway.request import Request, Target
-from ratekeeper.gateway.sight import sight_of
+from ratekeeper.gateway.sight import may_name, sight_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -53,7 +53,7 @@ class Owned(Request):
         found, said, roster = self.route, self.said or {}, self.gateway.roster
         name = None
         is_used = not self.gateway.homes.is_empty  # else all just chat
-        if is_used or ids.makes(found, self.method, said):
+        if is_used or may_name(found, self.method, said):
             self._refer()
             name = self._where()
         is_own = name is not None and self._is_own(name.partition("/")[0])

@@ -126,6 +126,12 @@ class Sight:
         return []
 
 
+def may_name(route: Route, method: str, said: Mapping[str, object]) -> bool:
+    """Say whether the answer of a call may name new ids, whatever it refers to."""
+    has_tools = method == "POST" and _anywhere(route) is not None
+    return has_tools or ids.makes(route, method, said)
+
+
 def sight_of(
     route: Route,
     method: str,
