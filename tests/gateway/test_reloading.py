@@ -19,6 +19,7 @@ from ratekeeper.config.model import ClientKey, Config
 from ratekeeper.core.units import SECOND
 from ratekeeper.gateway.keystore import KeyStore
 from ratekeeper.gateway.observer import Observer
+from ratekeeper.providers.facts import Kind, Verdict
 from ratekeeper.stores.database import Database
 from ratekeeper.testing import ManualClock
 from tests.faults.scripted import Asked, scripted
@@ -37,7 +38,7 @@ def upstream() -> Iterator[Behind]:
 
 @pytest.fixture
 def pool() -> Iterator[ThreadPoolExecutor]:
-    with ThreadPoolExecutor() as it:
+    with ThreadPoolExecutor(16) as it:
         yield it
 
 
@@ -340,8 +341,9 @@ def _set_aside(it: Gate, for_s: float) -> None:
     account = it.gateway.roster.accounts[0]
 
     def do() -> None:
-        account.standing.until_us = it.gateway.now_us() + int(for_s * SECOND)
-        account.standing.why = "billing"
+        for_us = int(for_s * SECOND)
+        verdict = Verdict(kind=Kind.BILLING, retry=False, retry_after_us=for_us)
+        account.judged(verdict, it.gateway.now_us())
         it.gateway.tell_of(account)
 
     it.do(do)
@@ -383,6 +385,35 @@ def test_calls_that_wait_for_an_account_still_do_so_after_a_reload_in_order(
 
     assert 0 == before
     assert [(name, 200) for name in "abc"] == callers.told
+
+
+def test_a_reload_lets_nobody_rush_at_an_account_that_has_just_opened(
+    tmp_path: Path, pool: ThreadPoolExecutor
+) -> None:
+    """Those who still wait for it are let in a few at a time, as before."""
+    go_on = threading.Event()
+
+    def script(sock: Any, request: Asked) -> bool:
+        go_on.wait(10)
+        sock.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}")
+        return True
+
+    with scripted(script) as upstream:
+        providers = {"openai": account(upstream.url)}
+        config = gates.config(tmp_path, providers, [client_key(max_wait="20s")])
+        with gate(config) as it:
+            _set_aside(it, 4)
+            callers = Callers(it, pool)
+            for _ in range(12):
+                callers.come()
+            assert _until(lambda: len(upstream.asked) == 4)
+            it.reload(config)
+            rushed = _until(lambda: len(upstream.asked) > 8, within_s=0.5)
+            go_on.set()
+            statuses = callers.statuses()
+
+    assert not rushed
+    assert [200] * 12 == statuses
 
 
 def test_calls_in_line_keep_their_places_over_a_reload(

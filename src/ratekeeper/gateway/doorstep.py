@@ -115,8 +115,8 @@ class _Doorstep:
         future: asyncio.Future[bool] = self._loop.create_future()
         self._places[waiter] = future
         self._line.add(waiter, 1, self._now_us())
-        if self._timer is None:
-            self._look()
+        if self._timer is None:  # all who come at once are there by then
+            self._timer = self._loop.call_soon(self._look)
         return await future
 
     def leave(self, waiter: Waiter) -> None:
