@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import logging
@@ -17,6 +18,7 @@ import pytest
 
 from ratekeeper.config.model import ClientKey, Config
 from ratekeeper.core.units import SECOND
+from ratekeeper.gateway.app import Gateway
 from ratekeeper.gateway.keystore import KeyStore
 from ratekeeper.gateway.observer import Observer
 from ratekeeper.providers.facts import Kind, Verdict
@@ -53,6 +55,34 @@ def _created(folder: Path, **said: Any) -> None:
 def _statuses(it: Gate, many: int = 1, secret: str = gates.SECRET) -> list[int]:
     with it.client(secret) as client:
         return [it.chat(client).status_code for _ in range(many)]
+
+
+def test_a_key_is_known_as_soon_as_it_is_made(tmp_path: Path) -> None:
+    with behind() as upstream:
+        providers = {"openai": account(upstream.url)}
+        with gate(gates.config(tmp_path, providers)) as it:
+            before = _statuses(it, 1, OTHER)
+            time.sleep(0.02)
+            _created(tmp_path, name="new")
+            after = _statuses(it, 1, OTHER)
+
+    assert ([401], [200]) == (before, after)
+
+
+def test_strangers_have_keys_looked_for_so_often_and_no_more(tmp_path: Path) -> None:
+    clock = ManualClock()
+    gateway = Gateway(gates.config(tmp_path, {}), environ=gates.ENVIRON, clock=clock)
+    try:
+        gateway.hears_anew()
+        _created(tmp_path, name="new")
+        at_once = gateway.hears_anew()
+        clock.advance(0.02)
+        later = [gateway.hears_anew(), gateway.hears_anew()]
+    finally:
+        asyncio.run(gateway.close())
+
+    assert not at_once
+    assert [True, False] == later
 
 
 def test_what_a_reload_cannot_change_is_told(

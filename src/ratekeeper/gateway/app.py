@@ -47,6 +47,7 @@ _log = logging.getLogger("ratekeeper.gateway")
 
 _AT_THE_START = ("listen", "store", "drain", "notice")  # what a reload cannot change
 _MOST_PROMISING = 1000  # limits whose promises are remembered
+_HEAR_US = 20_000  # the least between two looks for a key that nobody knows
 _TEND_S = 0.5  # how soon a key that was made or revoked elsewhere is heard of
 
 
@@ -78,6 +79,7 @@ class Gateway:
         has_written = bool(config.client_keys)
         self._hasher = self._keys.hasher(self._environ, has_written=has_written)
         self._seen = -1  # of the keys: what is read here may be older than that it says
+        self._heard_us = 0
         self._clock = clock
         self._journal = Journal(self._database)
         self.store = MemoryStore(clock=clock, journal=self._journal)
@@ -244,6 +246,19 @@ class Gateway:
             self._rekey()
             self._tell_of_teamless()
             self._seen = version
+
+    def hears_anew(self) -> bool:
+        """Look for keys of this moment, for one that nobody knows; True: there are some.
+
+        However many strangers call, it looks fifty times a second and no more.
+        """
+        now, before = self.now_us(), self._seen
+        if now - self._heard_us < _HEAR_US:
+            return False
+        self._heard_us = now
+        with contextlib.suppress(RatekeeperError):  # told where it is tended to
+            self._hear_of_keys()
+        return self._seen != before
 
     def _hear_of_accounts(self) -> None:
         """Tell of the accounts that are open again."""

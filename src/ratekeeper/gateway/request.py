@@ -96,6 +96,8 @@ class Request:
             secret = self.gateway.uploads.secret(self.query)
         self.secret = secret
         caller = self.who()
+        if caller is None and secret is not None and self.gateway.hears_anew():
+            caller = self.who()  # its key was made this moment
         is_anyone = caller is not None and caller is self.gateway.roster.anyone
         if is_anyone and auth.is_foreign(self._fields):
             raise Refused(
