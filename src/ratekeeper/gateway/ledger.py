@@ -129,15 +129,17 @@ class Ledger:
         """Note one call: its tokens, and what it cost in each currency."""
         day = self._clock.now_us() // DAY
         model = self._told_apart(day, key, model[:_LONGEST_NAME])
-        counts = (requests, usage.input_tokens, usage.output_tokens)
+        put, out = usage.input_tokens, usage.output_tokens
         for currency, nano in (cost_nano or {"": 0}).items():
             row = day, key, team, provider, model, currency
             if len(self._spend) >= _MOST_ROWS and row not in self._spend:
                 row = day, key, team, provider, _OTHER, currency
             sums = self._spend.setdefault(row, [0, 0, 0, 0])
-            for at, more in enumerate((*counts, nano)):
-                sums[at] += more
-            counts = 0, 0, 0  # a call is counted once
+            sums[0] += requests
+            sums[1] += put
+            sums[2] += out
+            sums[3] += nano
+            requests = put = out = 0  # a call is counted once
         self.soon()
 
     def _told_apart(self, day: int, key: str, model: str) -> str:

@@ -76,6 +76,7 @@ class Caller:
 
     name: str
     team: str
+    owner: str  # whose what it makes at a provider is: its team's, else its own
     targets: tuple[Target, ...]
     quota: QuotaHeaders
     priority: int
@@ -89,11 +90,6 @@ class Caller:
     def flow(self) -> str:
         """Who shares its turn in a line: its team, else it stands for itself."""
         return self.owner
-
-    @property
-    def owner(self) -> str:
-        """Whose what it makes at a provider is: its team's, else its own."""
-        return _owner(self.name, self.team)
 
     def whose(self, meter: Meter) -> str:
         """Say whose limit of those it goes by one is: its key's, or its team's."""
@@ -248,6 +244,7 @@ class Roster:
         return Caller(
             name=record.name,
             team=record.team,
+            owner=_owner(record.name, record.team),
             targets=tuple(targets),
             quota=QuotaHeaders([r for scope, _ in targets for r in scope.rules]),
             priority=Priority.named(priority),
@@ -261,6 +258,7 @@ class Roster:
         return Caller(
             name="",
             team="",
+            owner=_owner("", ""),
             targets=(),
             quota=QuotaHeaders([]),
             priority=Priority.NORMAL,
