@@ -18,7 +18,7 @@ import pytest
 from ratekeeper.config.model import ClientKey, Watched
 from ratekeeper.errors import ConfigError
 from ratekeeper.gateway.keys import Hasher, KeyBook, new_secret
-from ratekeeper.gateway.keystore import VARIABLE, KeyStore, secret_path
+from ratekeeper.gateway.keystore import VARIABLE, KeyStore, pepper_path
 from ratekeeper.stores.database import Database
 from ratekeeper.testing.clock import EPOCH, ManualClock
 
@@ -213,14 +213,14 @@ def test_the_variable_wins_over_the_file_and_makes_none(path: Path) -> None:
         hasher = store.hasher({VARIABLE: given})
 
     assert Hasher(given.encode()).digest("x") == hasher.digest("x")
-    assert not secret_path(path).exists()
+    assert not pepper_path(path).exists()
 
 
 def test_what_the_file_holds_may_be_given_as_the_variable(path: Path) -> None:
     with _opened(path) as store:
         _create(store)
         digest = store.hasher({}).digest("x")
-        held = secret_path(path).read_text()
+        held = pepper_path(path).read_text()
 
         assert digest == store.hasher({VARIABLE: held}).digest("x")
 
@@ -229,7 +229,7 @@ def test_a_short_secret_is_refused_and_not_shown(path: Path) -> None:
     with _opened(path) as store:
         with pytest.raises(ConfigError, match="has 9 characters") as caught:
             store.hasher({VARIABLE: "canary123"})
-        secret_path(path).write_text("canary123")
+        pepper_path(path).write_text("canary123")
         with pytest.raises(ConfigError, match="is cut short") as read:
             store.hasher({})
 
@@ -239,11 +239,11 @@ def test_a_short_secret_is_refused_and_not_shown(path: Path) -> None:
 def test_keys_whose_secret_is_lost_are_an_error_not_a_new_secret(path: Path) -> None:
     with _opened(path) as store:
         _create(store)
-        secret_path(path).unlink()
+        pepper_path(path).unlink()
         with pytest.raises(ConfigError, match="is not there: put it back"):
             store.hasher({})
 
-        assert not secret_path(path).exists()
+        assert not pepper_path(path).exists()
         with pytest.raises(ConfigError, match=f"another secret than {VARIABLE} holds"):
             store.hasher({VARIABLE: "f" * 32})
 
@@ -251,7 +251,7 @@ def test_keys_whose_secret_is_lost_are_an_error_not_a_new_secret(path: Path) -> 
 def test_keys_of_a_config_hold_on_to_their_secret_too(path: Path) -> None:
     with _opened(path) as store:
         store.hasher({}, has_written=True)
-        secret_path(path).unlink()
+        pepper_path(path).unlink()
         with pytest.raises(ConfigError, match="is not there: put it back"):
             store.hasher({}, has_written=True)
 
@@ -260,7 +260,7 @@ def test_without_keys_another_secret_may_come(path: Path) -> None:
     with _opened(path) as store:
         first = _create(store)
         store.revoke("web", EPOCH)
-        secret_path(path).unlink()
+        pepper_path(path).unlink()
         second = _create(store, "app")
 
     assert [None, "app"] == [_name_of(path, one) for one in (first, second)]

@@ -208,14 +208,14 @@ class Gateway:
             account.crowd.disperse(all_of_them=True)
         if all(standing is not one.standing for one in self.roster.accounts):
             return  # a call from before a reload; others are in its place, or nobody
-        if wait_us and not standing.is_told:
+        if wait_us and not standing.is_announced:
             self.observer.set_aside(account.name, account.why(now), wait_us)
-            standing.is_told = True
-        elif standing.is_told and not wait_us and standing.is_proved:
+            standing.is_announced = True
+        elif standing.is_announced and not wait_us and standing.is_proved:
             self.observer.back(account.name)
             for other in self.roster.accounts:  # it may serve those who wait elsewhere
                 other.crowd.disperse(all_of_them=False)
-            standing.is_told = False
+            standing.is_announced = False
 
     async def _tend(self) -> None:
         """Do what is due twice a second; what fails of it keeps nothing else from it."""
@@ -263,7 +263,7 @@ class Gateway:
     def _hear_of_accounts(self) -> None:
         """Tell of the accounts that are open again."""
         for account in self.roster.accounts:
-            if account.standing.is_told:
+            if account.standing.is_announced:
                 self.tell_of(account)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:

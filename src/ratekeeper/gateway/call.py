@@ -29,7 +29,7 @@ from ratekeeper.gateway.exchange import BadHead
 from ratekeeper.gateway.observer import Done
 from ratekeeper.gateway.refused import BROKE_OFF, Refused, of_account, of_silence
 from ratekeeper.gateway.reply import Fault
-from ratekeeper.gateway.request import NO_PATH, Target
+from ratekeeper.gateway.request import NO_PATH, Destination
 from ratekeeper.gateway.sight import sight_of
 from ratekeeper.gateway.trial import Trial
 from ratekeeper.providers.facts import Dialect, Kind
@@ -120,7 +120,7 @@ class Call(Choice):
                 most = max(self.wire.most_unread, self.gateway.roster.max_body)
                 self.wire.most_unread = most
                 raise refused
-        self.streamed = await self.take_in()
+        self.passes = await self.take_in()
         self.find_targets()
         self.check_model()
         self.find_home()
@@ -165,7 +165,7 @@ class Call(Choice):
                 self._note(trial)
             await self.rest()
 
-    async def _attempt(self, target: Target, trial: Trial) -> bool:
+    async def _attempt(self, target: Destination, trial: Trial) -> bool:
         """Send it once; True where it is to be sent again."""
         account = trial.account
         account.breaker.go(self.gateway.now_us())
@@ -202,7 +202,7 @@ class Call(Choice):
             trial.end()
         return False
 
-    async def _sent(self, target: Target, trial: Trial) -> Answer:
+    async def _sent(self, target: Destination, trial: Trial) -> Answer:
         account, body = trial.account, self.body.data
         url = route.url_of(account.provider.base_url, self.route)
         query = auth.strip_key(self.query)
@@ -214,7 +214,7 @@ class Call(Choice):
         headers += account.native_headers if self.route.is_native else account.headers
         headers.append(("accept-encoding", "identity"))  # what is packed is not metered
         data: Any = body or None
-        if self.streamed:
+        if self.passes:
             data = intake.passing(self.receive, self.gateway.roster.max_body)
             length = self.field(b"content-length")
             if length:
@@ -285,7 +285,7 @@ class Call(Choice):
     def _may_go_on(self, *, throttled: bool) -> bool:
         """Say whether another attempt may be made: few each, and paid for by answers."""
         return (
-            not self.streamed
+            not self.passes
             and self.attempts < ATTEMPTS
             and self.gateway.budget.spend(throttled=throttled)
         )

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from ratekeeper.core.meter import Meter
     from ratekeeper.gateway.admit import Crowd, Pass, Way
     from ratekeeper.gateway.app import Gateway
-    from ratekeeper.gateway.request import Target
+    from ratekeeper.gateway.request import Destination
     from ratekeeper.gateway.upstream import Account
     from ratekeeper.providers.facts import RequestFacts
     from ratekeeper.providers.provider import Provider
@@ -43,7 +43,6 @@ ATTEMPTS = 4
 _BACKOFF = Backoff(attempts=ATTEMPTS)
 _NO_ROOM = "too many calls wait at this gateway already"
 _NOT_WRITTEN = "the gateway cannot write down what the call takes"
-_NO_ROOM_US = 1_000_000
 
 
 class Choice(Owned):
@@ -106,7 +105,7 @@ class Choice(Owned):
             self.waiter.weight = caller.weight
             self.is_displaced = not self.is_in
 
-    def open_accounts(self) -> tuple[Target, list[Account], int]:
+    def open_accounts(self) -> tuple[Destination, list[Account], int]:
         """Return the first target with accounts that are open, and those.
 
         Where all are closed, for how long they are.
@@ -119,17 +118,17 @@ class Choice(Owned):
             least = min(least, wait_us)
         return self.targets[0], [], least
 
-    def _accounts(self, target: Target) -> tuple[Account, ...]:
+    def _accounts(self, target: Destination) -> tuple[Account, ...]:
         """Return the accounts that may take it: all, unless it belongs to one."""
         return target.upstream.accounts if self.home is None else (self.home,)
 
-    def _untried(self, target: Target) -> Sequence[Account]:
+    def _untried(self, target: Destination) -> Sequence[Account]:
         accounts, model, tried = self._accounts(target), target.model, self.tried
         if not tried:
             return accounts
         return [a for a in accounts if a not in tried and (a, model) not in tried]
 
-    def best(self, target: Target, offers: list[Offer]) -> Offer:
+    def best(self, target: Destination, offers: list[Offer]) -> Offer:
         """Return the roomiest offer, or that of the account which has the prompt cached."""
         if len(offers) == 1:
             return offers[0]
@@ -200,7 +199,7 @@ class Choice(Owned):
         self.tried.clear()
         self.lost = None
 
-    def offers(self, target: Target, able: Sequence[Account]) -> list[Offer]:
+    def offers(self, target: Destination, able: Sequence[Account]) -> list[Offer]:
         """Say what attempts through accounts take, one where nobody knows the price."""
         offers: list[Offer] = []
         for account in able:
@@ -212,7 +211,7 @@ class Choice(Owned):
                 self.tried.add((account, target.model))
         return offers
 
-    def _offer(self, target: Target, account: Account) -> Offer:
+    def _offer(self, target: Destination, account: Account) -> Offer:
         """Say what an attempt through an account takes from every limit on its way."""
         caller, provider, body = self.caller, account.provider, self.body.data
         read, path = self._asked(target, provider), self.route.path
@@ -235,7 +234,7 @@ class Choice(Owned):
         costs = way.costs(ours, theirs, most)
         return Offer(account, target.model, facts, bill, caller.name, way, costs)
 
-    def _asked(self, target: Target, provider: Provider) -> RequestFacts:
+    def _asked(self, target: Destination, provider: Provider) -> RequestFacts:
         """Return what it asks of a provider; read once, however often it chooses."""
         words = provider.name, target.model
         found = self.readings.get(words)
@@ -311,7 +310,9 @@ class Choice(Owned):
         except StoreUnavailable as error:
             # Not its message: where the store is concerns nobody but the operator.
             why = _NO_ROOM if isinstance(error, NoRoom) else _NOT_WRITTEN
-            raise Refused(Fault.UNAVAILABLE, why, retry_after_us=_NO_ROOM_US) from error
+            raise Refused(
+                Fault.UNAVAILABLE, why, retry_after_us=units.SECOND
+            ) from error
         if isinstance(passed, Waiter):
             self.waited_us += gateway.now_us() - now
             return passed

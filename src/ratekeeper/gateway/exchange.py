@@ -17,7 +17,7 @@ from ratekeeper.gateway import unforeseen
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 
-    from ratekeeper.gateway.http import Protocol
+    from ratekeeper.gateway.http import Connection
 
     Message = MutableMapping[str, Any]
     App = Callable[
@@ -96,7 +96,7 @@ class Exchange(Wire):
 
     def __init__(
         self,
-        connection: Protocol,
+        connection: Connection,
         *,
         is_head: bool,
         is_old: bool,

@@ -60,11 +60,11 @@ class Awaits(enum.Enum):
     END = enum.auto()  # all is said; what still comes is thrown away
 
 
-class Refused(Exception):
+class _Flawed(Exception):
     """Stops the parser where a request is found to be wrong."""
 
 
-class Protocol(HttpToolsProtocol):
+class Connection(HttpToolsProtocol):
     """One connection of a caller."""
 
     def __init__(self, config: uvicorn.Config, listener: Listener, *rest: Any) -> None:
@@ -237,7 +237,7 @@ class Protocol(HttpToolsProtocol):
 
     def _fail(self, status: int, why: str) -> None:
         self.why = (status, why)
-        raise Refused
+        raise _Flawed
 
     def on_message_begin(self) -> None:
         """Begin a request."""
@@ -455,7 +455,7 @@ class Protocol(HttpToolsProtocol):
 class _Retold:
     """Callbacks for a parser that is told a head again, to read what comes after."""
 
-    def __init__(self, connection: Protocol) -> None:
+    def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._is_known = True
         self.on_body = connection.on_body

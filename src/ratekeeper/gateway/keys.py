@@ -66,9 +66,8 @@ class Hasher:
     def digest(self, secret: str) -> str:
         """Return the keyed hash of a secret; of a longer one than any, of its head."""
         data = secret[:_LONGEST].encode("utf-8", "surrogatepass")
-        peppered = (
-            self._peppered.copy()
-        )  # to mix the pepper in anew takes twice as long
+        # To mix the pepper in anew would take twice as long.
+        peppered = self._peppered.copy()
         peppered.update(data)
         return peppered.hexdigest()
 

@@ -201,7 +201,7 @@ def terms_of(said: ClientKey) -> dict[str, Any]:
     }
 
 
-def secret_path(path: Path) -> Path:
+def pepper_path(path: Path) -> Path:
     """Return where the pepper of a file is."""
     return path.with_name(f"{path.name}.secret")
 
@@ -260,7 +260,7 @@ def _pepper(path: Path, environ: Mapping[str, str], *, may_make: bool) -> bytes:
                 "as `openssl rand -hex 32` makes them"
             )
         return given.encode("utf-8", "surrogateescape")
-    beside = secret_path(path)
+    beside = pepper_path(path)
     if not beside.exists():
         if not may_make:
             raise ConfigError(
@@ -287,7 +287,7 @@ def _write(path: Path, text: str) -> None:
 
 
 def _place(path: Path, environ: Mapping[str, str]) -> str:
-    return VARIABLE if environ.get(VARIABLE, "").strip() else str(secret_path(path))
+    return VARIABLE if environ.get(VARIABLE, "").strip() else str(pepper_path(path))
 
 
 def _row(connection: sqlite3.Connection, query: str) -> tuple[Any, ...]:

@@ -16,7 +16,7 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from ratekeeper.gateway.exchange import log
-from ratekeeper.gateway.http import Protocol
+from ratekeeper.gateway.http import Connection
 
 if TYPE_CHECKING:
     import asyncio
@@ -67,8 +67,8 @@ class Listener(ServerState):
         self.loop = loop
         self.bounds = bounds or Bounds()
         self.date = b""
-        self.open: set[Protocol] = set()
-        self.idle: dict[Protocol, None] = {}  # of them; the longest idle is the first
+        self.open: set[Connection] = set()
+        self.idle: dict[Connection, None] = {}  # of them; the longest idle is the first
         self.is_draining = False
         self._refused: collections.Counter[str] = collections.Counter()
         self._closed = 0  # to make room for others
@@ -86,9 +86,9 @@ class Listener(ServerState):
         )
         self._config.load()
 
-    def protocol(self) -> Protocol:
+    def protocol(self) -> Connection:
         """Make the protocol of one connection, as `create_server` wants it."""
-        return Protocol(self._config, self, {}, self.loop)
+        return Connection(self._config, self, {}, self.loop)
 
     def start(self) -> None:
         """Look at deadlines from now on, until `close`."""

@@ -15,7 +15,7 @@ from ratekeeper.errors import StoreUnavailable
 from ratekeeper.gateway import homes, ids, intake, uploads
 from ratekeeper.gateway.refused import Refused
 from ratekeeper.gateway.reply import Fault
-from ratekeeper.gateway.request import Request, Target
+from ratekeeper.gateway.request import Destination, Request
 from ratekeeper.gateway.sight import may_name, sight_of
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class Owned(Request):
         if home is None or self.home is None:  # the config has it no more
             return
         there = [one for one in self.targets if one.upstream is home]
-        self.targets = there or [Target(home, self.model)]
+        self.targets = there or [Destination(home, self.model)]
 
     def _refer(self) -> None:
         """Find what the request refers to."""

@@ -10,6 +10,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from ratekeeper.config.times import duration_us
+from ratekeeper.core import units
 from ratekeeper.errors import ConfigError
 from ratekeeper.gateway import auth, intake, models, route, uploads
 from ratekeeper.gateway.refused import Refused
@@ -22,8 +23,9 @@ if TYPE_CHECKING:
 
     from ratekeeper.core.meter import Meter
     from ratekeeper.gateway.app import Gateway
-    from ratekeeper.gateway.roster import Caller, Upstream
+    from ratekeeper.gateway.roster import Caller
     from ratekeeper.gateway.route import Route
+    from ratekeeper.gateway.upstream import Upstream
 
 _CHANGES = frozenset(["PATCH", "POST", "PUT"])
 _JSON = b"application/json"
@@ -39,7 +41,7 @@ NO_PATH = (
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Target:
+class Destination:
     """Where a call may go: a provider, and the model's name there."""
 
     upstream: Upstream
@@ -64,14 +66,14 @@ class Request:
         self.kind = ""  # of its path
         self._caller: Caller | None = None  # once it is known
         self.route: Route  # where it goes, once that is known
-        self.targets: list[Target] = []  # first choice first
+        self.targets: list[Destination] = []  # first choice first
         self.body = intake.Body(gateway.held)
         # In its body, where that is JSON; not kept while it waits.
         self.said: dict[str, object] | None = None
         self.fields: list[tuple[str, bytes]] = []  # of its form, where one was read
         self.is_json = False
         self.model = ""  # that it asks for
-        self.streamed = False  # whether its body passes as it comes: sent once
+        self.passes = False  # whether its body passes as it comes: sent once
         self.secret: str | None = None  # its client key
 
     @property
@@ -168,7 +170,7 @@ class Request:
             raise Refused(
                 Fault.UNAVAILABLE,
                 "too many large requests are waiting: try again in a moment",
-                retry_after_us=1_000_000,
+                retry_after_us=units.SECOND,
             ) from None
 
     def _read_form(self, kind: bytes) -> None:
@@ -222,7 +224,7 @@ class Request:
             roster.targets[asked] = targets
         self.targets = targets
 
-    def _targets_of(self) -> list[Target]:
+    def _targets_of(self) -> list[Destination]:
         roster, model = self.gateway.roster, self.model
         if self.route.provider:
             named = roster.upstreams.get(self.route.provider)
@@ -232,10 +234,10 @@ class Request:
                     f"no provider {self.route.provider[:40]!r} is configured here: whoever "
                     "runs this gateway can add it to its config",
                 )
-            return [Target(named, model)]
+            return [Destination(named, model)]
         listed = roster.fallbacks.get(model, ())
         pairs = [one.partition("/") for one in listed]
-        targets = [Target(roster.upstreams[name], to) for name, _, to in pairs]
+        targets = [Destination(roster.upstreams[name], to) for name, _, to in pairs]
         targets = [
             one
             for one in targets
@@ -251,7 +253,7 @@ class Request:
                 f"no provider that speaks {self.route.dialect}'s API is configured here",
             )
         meant = [one for one in able if one.is_for(model)]
-        return [Target((meant or able)[0], model)]
+        return [Destination((meant or able)[0], model)]
 
     def able(self) -> list[Upstream]:
         """Return the providers that a call may go to, whatever its model."""

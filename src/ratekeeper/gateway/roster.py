@@ -25,11 +25,11 @@ from ratekeeper.core.limits import Algorithm, Limit
 from ratekeeper.core.line import Priority
 from ratekeeper.gateway.admit import Crowd
 from ratekeeper.gateway.bar import Bar
-from ratekeeper.gateway.credentials import completed
+from ratekeeper.gateway.environment import completed
 from ratekeeper.gateway.keys import KeyBook, KeyRecord
 from ratekeeper.gateway.quota import QuotaHeaders
 from ratekeeper.gateway.reply import Fault
-from ratekeeper.gateway.upstream import Account, fits
+from ratekeeper.gateway.upstream import Account, Upstream, fits
 from ratekeeper.providers.facts import Dialect
 
 if TYPE_CHECKING:
@@ -110,24 +110,6 @@ class Caller:
         return self.record is None or self.record.allows(name)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Upstream:
-    """One configured provider: its accounts, and the models it is meant for."""
-
-    name: str
-    dialects: frozenset[Dialect]
-    accounts: tuple[Account, ...]
-    patterns: tuple[str, ...]
-
-    def speaks(self, dialect: Dialect) -> bool:
-        """Say whether calls in a dialect may go to one of its accounts."""
-        return dialect in self.dialects and bool(self.accounts)
-
-    def is_for(self, name: str) -> bool:
-        """Say whether a model was named for it."""
-        return any(fits(pattern, name) for pattern in self.patterns)
-
-
 class Roster:
     """The compiled config."""
 
@@ -154,7 +136,7 @@ class Roster:
         self.accounts = [a for one in self.upstreams.values() for a in one.accounts]
         self.fallbacks = config.fallbacks
         # What has been found for a route, a model, and a body that is no JSON.
-        self.targets: dict[tuple[Route, str, bool], list[request.Target]] = {}
+        self.targets: dict[tuple[Route, str, bool], list[request.Destination]] = {}
         self.max_body = times.size_of(config.max_body)
         self.max_held = times.size_of(config.max_held)
         self._teams = {

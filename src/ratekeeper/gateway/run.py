@@ -48,7 +48,7 @@ _WAYS_OUT = {
 _YOUNG = 10_000  # objects made until garbage is looked for: those of some ten calls
 
 
-class Gateway(Protocol):
+class Served(Protocol):
     """What is run: an ASGI app that can be started, loaded anew and closed."""
 
     is_draining: bool
@@ -87,7 +87,7 @@ class Stop:
 
 
 def run(
-    gateway: Gateway, *, ready: Callable[[str], None] | None = None, **options: Any
+    gateway: Served, *, ready: Callable[[str], None] | None = None, **options: Any
 ) -> None:
     """Serve until a signal says stop, on uvloop where it is installed.
 
@@ -114,7 +114,7 @@ def _leave_alone() -> None:
 
 
 async def serve(
-    gateway: Gateway,
+    gateway: Served,
     *,
     host: str = "127.0.0.1",
     port: int = 8080,
@@ -211,7 +211,7 @@ class _Watch:
 
     def __init__(
         self,
-        gateway: Gateway,
+        gateway: Served,
         path: Path | None,
         load: Callable[[Path], Config] | None,
     ) -> None:
@@ -340,7 +340,7 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
 
 
 @contextlib.contextmanager
-def serving(gateway: Gateway, **options: Any) -> Iterator[str]:
+def serving(gateway: Served, **options: Any) -> Iterator[str]:
     """Serve from a thread with a loop of its own, on a free port; yields the URL.
 
     At the end every connection is cut.

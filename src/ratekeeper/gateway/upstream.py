@@ -7,6 +7,7 @@ again is left alone by its circuit breaker. It sends nothing.
 
 from __future__ import annotations
 
+import dataclasses
 import fnmatch
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from ratekeeper.gateway.admit import Crowd
     from ratekeeper.gateway.roster import Caller
     from ratekeeper.providers.catalog import Provider
-    from ratekeeper.providers.facts import Verdict
+    from ratekeeper.providers.facts import Dialect, Verdict
     from ratekeeper.stores.keys import Scope, Target
 
 # How long an account is set aside that is closed until somebody sees to it.
@@ -43,8 +44,8 @@ class Standing:
         "breaker",
         "crowd",
         "failure",
+        "is_announced",
         "is_proved",
-        "is_told",
         "until_us",
         "why",
     )
@@ -56,7 +57,7 @@ class Standing:
         self.why = ""
         self.failure = ""  # the last one, for its operator
         self.is_proved = True  # it has answered since it was closed last
-        self.is_told = False  # of its being closed, and not yet of its being open again
+        self.is_announced = False  # closed, and not yet that it answers again
 
 
 class Account:
@@ -170,7 +171,7 @@ class Account:
         ):
             self.standing = other.standing
         else:  # it is another one, and open
-            self.standing.is_told = other.standing.is_told
+            self.standing.is_announced = other.standing.is_announced
 
     def succeeded(self, now: int) -> None:
         """Take note of an answer."""
@@ -211,6 +212,24 @@ class Account:
         if until_us > standing.until_us:
             standing.until_us, standing.why = until_us, why
             standing.is_proved = False
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Upstream:
+    """One configured provider: its accounts, and the models it is meant for."""
+
+    name: str
+    dialects: frozenset[Dialect]
+    accounts: tuple[Account, ...]
+    patterns: tuple[str, ...]
+
+    def speaks(self, dialect: Dialect) -> bool:
+        """Say whether calls in a dialect may go to one of its accounts."""
+        return dialect in self.dialects and bool(self.accounts)
+
+    def is_for(self, name: str) -> bool:
+        """Say whether a model was named for it."""
+        return any(fits(pattern, name) for pattern in self.patterns)
 
 
 def fits(pattern: str, model: str) -> bool:

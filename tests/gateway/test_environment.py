@@ -10,7 +10,7 @@ import pytest
 
 from ratekeeper.config.model import Config
 from ratekeeper.errors import ConfigError
-from ratekeeper.gateway.credentials import completed
+from ratekeeper.gateway.environment import completed
 from tests.gateway import gates
 
 if TYPE_CHECKING:
