@@ -1,6 +1,7 @@
 """Which ids an answer names, and which a request refers to."""
 
 import json
+import tracemalloc
 
 import pytest
 from hypothesis import given
@@ -287,11 +288,45 @@ def test_of_two_members_of_a_name_both_count() -> None:
 
 
 @pytest.mark.parametrize("file_ids", [["file-1"], ["a", "b"], []])
-def test_more_ids_than_any_request_has_are_too_many(file_ids: list[str]) -> None:
-    body = json.dumps([{"file_ids": file_ids}] * (ids.MOST + 1)).encode()
+def test_ids_named_more_often_than_any_request_has_are_too_many(
+    file_ids: list[str],
+) -> None:
+    body = json.dumps([{"file_ids": file_ids}] * (ids.MOST_TIMES + 1)).encode()
 
-    with pytest.raises(ids.TooMany):
+    with pytest.raises(ids.TooMany, match="20,000 times"):
         ids.referred(CHAT, body)
+
+
+def test_names_are_not_escaped_without_end() -> None:
+    with pytest.raises(ids.TooMany, match="escaped names"):
+        ids.referred(CHAT, rb'{"\u0061": 1}' * ids.MOST_TIMES)
+
+
+def test_one_file_may_be_named_in_each_request_of_a_batch() -> None:
+    body = json.dumps([{"file_id": "file-1"}, {"file_id": "file-2"}] * 5000).encode()
+
+    assert ["file-1", "file-2"] == ids.referred(CHAT, body)
+
+
+def test_more_ids_than_any_request_has_are_too_many() -> None:
+    def body(count: int) -> bytes:
+        return json.dumps({"file_ids": [f"file-{at}" for at in range(count)]}).encode()
+
+    assert ids.MOST == len(ids.referred(CHAT, body(ids.MOST)))
+    with pytest.raises(ids.TooMany, match="2,000 ids"):
+        ids.referred(CHAT, body(ids.MOST + 1))
+
+
+@pytest.mark.parametrize("odd", [rb"\\", rb"\ud83d\ude00\u0061", b'"f\\u0069'])
+def test_no_body_takes_more_memory_than_a_few_times_its_bytes(odd: bytes) -> None:
+    body = b'{"file_id": "file-1", "conversation": "' + odd * 100_000 + b'"}'
+    tracemalloc.start()
+    found = ids.referred(CHAT, body)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert "file-1" == found[0]
+    assert most < 4 * len(body)
 
 
 def test_what_is_too_long_for_an_id_is_none() -> None:

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
     from ratekeeper.gateway.route import Route
 
-MOST = 2000  # times that one request may refer to ids; OpenAI takes 500 files at once
+MOST = 2000  # ids that one request may refer to; OpenAI takes 500 files at once
+MOST_TIMES = 20_000  # in all, though one be named in each request of a batch
 _LONGEST = 512  # characters of an id
 _LONGEST_WRITTEN = 8192  # bytes of it: each character may be an escape
 _HOLD_IDS = frozenset(
@@ -71,11 +72,13 @@ _MORE = {
     "interactions": (_MEMBER_OR_URI, b'"uri"'),  # of a file
     "videos": (_MEMBER_OR_ID, b'"id"'),  # of a video, of a character in one
 }
-_ITEM = re.compile(rb'"([^"\\]*(?:\\.[^"\\]*)*)(?:"|\\?\Z)|\]', re.DOTALL)
+# All repetitions are possessive: what is tried in one way only keeps no memory of it.
+_ITEM = re.compile(rb'"([^"\\]*+(?:\\.[^"\\]*+)*+)(?:"|\\?\Z)|\]', re.DOTALL)
 # A letter of a member's name may be written by its number; of values JSON sees to it.
-_ESCAPED_LETTER = re.compile(rb"\\u00[4-7]")
-# What escapes could put into the way of whoever looks for marks.
-_MARKS = (rb"\u0022", rb"\u005c", rb"\u005C", rb"\U")
+_ESCAPED = re.compile(
+    rb'"[A-Za-z_]{0,30}+(?:\\u00[4-7][0-9A-Fa-f][A-Za-z_]{0,30}+){1,30}+"(?=\s*+:)'
+)
+_LETTER = re.compile(rb"\\u00(..)")
 _WORD = re.compile("[a-z_]+")  # of a path: what is done, not to what
 
 
@@ -131,18 +134,24 @@ def is_word(name: str) -> bool:
 
 
 class TooMany(Exception):
-    """A request refers to more ids than any has reason to."""
+    """A request refers to more ids than any has reason to; says to how many."""
 
 
 def referred(route: Route, body: bytes) -> list[str]:
     """Return what a request refers to that may be an id, each once; raises `TooMany`."""
     found = dict.fromkeys(in_path(route))
-    for count, text in enumerate(_in_body(body, route.family)):
-        if count >= MOST:
-            raise TooMany
-        name = normal(text)
+    seen: set[bytes] = set()
+    for count, raw in enumerate(_in_body(body, route.family)):
+        if count >= MOST_TIMES:
+            raise TooMany(f"to ids more than {MOST_TIMES:,} times")
+        if raw in seen:
+            continue
+        seen.add(raw)
+        name = normal(text_of(raw))
         if name:
             found[name] = None
+        if len(found) > MOST:
+            raise TooMany(f"to more than {MOST:,} ids")
     return list(found)
 
 
@@ -164,12 +173,14 @@ def in_path(route: Route) -> Iterator[str]:
         yield from (part for part in whole[at:] if ":" in part)
 
 
-def _in_body(body: bytes, family: str) -> Iterator[str]:
-    """Return the strings of all members that refer to ids, in one pass."""
+def _in_body(body: bytes, family: str) -> Iterator[bytes]:
+    """Return the strings of all members that refer to ids as written, in one pass."""
     if b"\0" in body[:4]:  # JSON may be read in UTF-16 as well
         body = body.decode(json.detect_encoding(body), "replace").encode()
-    if b"\\u00" in body and _ESCAPED_LETTER.search(body):
-        body = _unescaped(body)
+    if b"\\u00" in body:
+        body, count = _ESCAPED.subn(_spelt_out, body, MOST_TIMES)
+        if count == MOST_TIMES:
+            raise TooMany(f"to members by escaped names {MOST_TIMES:,} times")
     lower = body.lower()
     member, mark = _MORE.get(family, (_MEMBER, _PARTS[0]))
     if mark not in lower and not any(part in lower for part in _PARTS):
@@ -181,32 +192,19 @@ def _in_body(body: bytes, family: str) -> Iterator[str]:
         at = match.end()
         is_list = body[at : at + 1] == b"["
         if is_list:
-            yield ""  # empty ones count as well
+            yield b""  # empty ones count as well
         for item in _ITEM.finditer(body, at):
             at = item.end()
             if item[1] is None:  # the end of the list
                 break
-            yield text_of(item[1])
+            yield item[1]
             if not is_list:
                 break
 
 
-def _unescaped(body: bytes) -> bytes:
-    """Write what JSON escapes by number as it is, but for quotes and backslashes.
-
-    Python knows the same escapes, and reads them in one pass. Characters that stand
-    there themselves are escaped for it first; where two stand for one, they become it.
-    """
-    for mark in _MARKS:
-        body = body.replace(mark, b"_" * len(mark))  # no id has any
-    if not body.isascii():
-        body = body.decode("utf-8", "replace").encode("raw_unicode_escape")
-    text = body.decode("raw_unicode_escape", "replace")
-    try:
-        return text.encode()
-    except UnicodeEncodeError:
-        pairs = text.encode("utf-16", "surrogatepass")
-        return pairs.decode("utf-16", "replace").encode()
+def _spelt_out(name: re.Match[bytes]) -> bytes:
+    """Write the letters of a member's name as they are."""
+    return _LETTER.sub(lambda letter: bytes([int(letter[1], 16)]), name[0])
 
 
 def text_of(raw: bytes) -> str:

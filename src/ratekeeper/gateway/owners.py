@@ -88,10 +88,8 @@ class Owned(Request):
         try:
             said = intake.as_json(self.fields) if self.fields else self.body.data
             self.refers_to = ids.referred(self.route, said)
-        except ids.TooMany:
-            raise Refused(
-                Fault.BAD_REQUEST, f"the request refers to more than {ids.MOST:,} ids"
-            ) from None
+        except ids.TooMany as error:
+            raise Refused(Fault.BAD_REQUEST, f"the request refers {error}") from None
         if uploads.begins(self.raw_path):
             self.refers_to += uploads.ids_in(self.query)
         file = ids.source_of(self.route, self.said or {}).get("id")

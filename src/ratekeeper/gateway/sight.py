@@ -22,7 +22,9 @@ HEAD = 16 * 1024  # bytes of an answer in which its id is: all providers put it 
 _HAVE_RESULTS = frozenset(["batches", "fine_tuning"])
 
 # A string to its end, or to where it breaks off.
-_TOKEN = re.compile(rb'"([^"\\]*(?:\\.[^"\\]*)*)(?:"(\s*:)?|\\?\Z)|[{}\[\]]', re.DOTALL)
+_TOKEN = re.compile(
+    rb'"([^"\\]*+(?:\\.[^"\\]*+)*+)(?:"(\s*+:)?|\\?\Z)|[{}\[\]]', re.DOTALL
+)
 _NAMING = frozenset(
     [
         ("id",),
