@@ -16,7 +16,7 @@ CHAT = Route(Dialect.OPENAI, "/chat/completions")
 RESPONSES = Route(Dialect.OPENAI, "/responses")
 
 _NAMES = st.text(
-    st.characters(exclude_categories=["Cs"], exclude_characters="/?% "),
+    st.characters(exclude_categories=["C", "Z"], exclude_characters="/?#% "),
     min_size=1,
     max_size=30,
 )
@@ -193,6 +193,8 @@ def test_naming_what_was_there_gives_it_to_nobody() -> None:
     [
         ("/files/file-1/content", ["file-1"]),
         ("/files/file%2D1", ["file-1"]),
+        ("/files/%C2%A0file-1%20", ["file-1"]),
+        ("/files/file-1%E2%80%8B/content", ["file-1"]),
         ("/fine_tuning/jobs/ftjob-1/cancel", ["ftjob-1"]),
         ("/threads/th1/runs/run1/steps", ["th1", "run1"]),
         ("/models/ft:gpt-4o:org::x1", ["ft:gpt-4o:org::x1"]),
@@ -236,6 +238,10 @@ def test_calling_a_model_of_googles_refers_to_nothing() -> None:
         ({"cachedContent": "cachedContents/c1"}, ["cachedContents/c1"]),
         ({"fileData": {"fileUri": "https://g/v1beta/files/abc?x=1"}}, ["files/abc"]),
         ({"file_data": {"file_uri": "files/abc/"}}, ["files/abc"]),
+        ({"fileUri": "https://g/v1beta/files/abc:download?alt=media"}, ["files/abc"]),
+        ({"fileUri": "https://g/v1beta/files/abc#x"}, ["files/abc"]),
+        ({"file_ids": [" a ", "b\u200b", "\u00a0c\n", "\ufeffd"]}, list("abcd")),
+        ({"training_file": "ft:gpt-4o:org::x1"}, ["ft:gpt-4o:org::x1"]),
         ({"Previous_Response_ID": "resp_A"}, ["resp_A"]),
         ({"messages": [{"role": "user", "content": '"file_id": "x"'}]}, []),
         ({"file_id": None, "conversation": 3}, []),
@@ -327,6 +333,24 @@ def test_no_body_takes_more_memory_than_a_few_times_its_bytes(odd: bytes) -> Non
 
     assert "file-1" == found[0]
     assert most < 4 * len(body)
+
+
+@given(st.text())
+def test_every_id_that_a_request_refers_to_may_be_looked_up(text: str) -> None:
+    body = json.dumps({"file_id": text, "input": [{"file_id": "f\ud800"}]}).encode()
+    found = ids.referred(CHAT, body)
+
+    assert "f" == found[-1]
+    assert all(name.encode() for name in found)
+
+
+@given(text=st.text(), is_ascii=st.booleans())
+def test_every_id_that_an_answer_names_may_be_written_down(
+    text: str, *, is_ascii: bool
+) -> None:
+    said = json.dumps({"id": f"{text}\ud800"}, ensure_ascii=is_ascii)
+
+    assert [] == made_in(said.encode(errors="surrogatepass"))[0]
 
 
 def test_what_is_too_long_for_an_id_is_none() -> None:

@@ -282,7 +282,21 @@ def test_the_last_page_has_none_after_it(
     assert Page(json.dumps(page).encode()).next_query(b"limit=1", dialect) is None
 
 
-@pytest.mark.parametrize("body", [b"", b"[]", b"7", b"{", b"\xff", b'{"data": [}'])
+@pytest.mark.parametrize("odd", [rb"\ud83d", b"\xff"])
+@pytest.mark.parametrize("member", ["id", "name", "metadata"])
+def test_half_a_character_locks_no_list(member: str, odd: bytes) -> None:
+    items = [{"id": "a", "é": "x"}, {"id": "c", member: "c?"}, {"id": "b"}]
+    said = json.dumps({"data": items}, ensure_ascii=False).encode()
+    page = Page(said.replace(b"?", odd))
+    page.drop({"b"})
+    body = page.body().decode("utf-8", "replace")
+
+    assert [*items[:1], {"id": "c", member: "c\ufffd"}] == json.loads(body)["data"]
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"[]", b"7", b"{", b"\xff", b'{"data": [}', b"[" * 99_999]
+)
 def test_what_is_no_page_is_said_to_be_none(body: bytes) -> None:
     with pytest.raises(msgspec.DecodeError):
         Page(body)

@@ -277,6 +277,28 @@ def test_an_answer_that_names_anothers_gives_it_to_nobody(tmp_path: Path) -> Non
     assert (200, 404) == seen
 
 
+@pytest.mark.parametrize("name", ["file-1%20", "%C2%A0file-1", "file-1%E2%80%8B"])
+def test_no_sign_that_nobody_sees_makes_an_id_another(
+    tmp_path: Path, name: str
+) -> None:
+    with _two(tmp_path, "openai") as it:
+        it.have("/v1/files", {"id": "file-1"})
+        seen = it.statuses(f"/v1/files/{name}")
+
+    assert (200, 404) == seen
+
+
+def test_half_a_character_in_an_id_is_no_error_of_the_gateway(tmp_path: Path) -> None:
+    odd = rb'{"id": "cntr_\ud800"}'
+    with _two(tmp_path, "openai") as it:
+        it.have("/v1/containers", odd)
+        it.have("/v1/containers", {"id": "cntr_1"})
+        said = {"content": rb'{"model": "x", "previous_response_id": "r\ud800"}'}
+        seen = it.statuses("/v1/responses", **said)
+
+    assert (200, 200) == seen
+
+
 def test_a_name_that_has_become_free_at_google_is_its_next_makers(
     tmp_path: Path,
 ) -> None:

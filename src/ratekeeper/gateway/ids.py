@@ -79,6 +79,7 @@ _ESCAPED = re.compile(
     rb'"[A-Za-z_]{0,30}+(?:\\u00[4-7][0-9A-Fa-f][A-Za-z_]{0,30}+){1,30}+"(?=\s*+:)'
 )
 _LETTER = re.compile(rb"\\u00(..)")
+_BEHIND = re.compile("[?#]")  # the path of a URI
 _WORD = re.compile("[a-z_]+")  # of a path: what is done, not to what
 
 
@@ -161,7 +162,8 @@ def in_path(route: Route) -> Iterator[str]:
     if is_google and "/models/" in route.path and "/operations/" not in route.path:
         return
     family = route.family.partition(":")[0]
-    whole = urllib.parse.unquote(route.path).split("/")
+    path = _visible(urllib.parse.unquote(route.path))
+    whole = [part.strip(" ") for part in path.split("/")]
     parts = [part.partition(":")[0] for part in whole]
     at = parts.index(family) if family in parts else len(parts)
     for before, part in itertools.pairwise(parts[at:]):
@@ -219,5 +221,13 @@ def text_of(raw: bytes) -> str:
 
 def normal(text: str) -> str:
     """Return the one way to write an id: of a URI its last two parts."""
-    text = urllib.parse.unquote(text.partition("?")[0]).strip("/ ")
-    return "/".join(text.split("/")[-2:])[:_LONGEST]
+    text = urllib.parse.unquote(_BEHIND.split(text, 1)[0])
+    before, slash, last = _visible(text).strip("/ ").rpartition("/")
+    if slash:  # a colon begins what is done with a thing of Google's
+        last = f"{before.rpartition('/')[2]}/{last.partition(':')[0]}"
+    return last[:_LONGEST]
+
+
+def _visible(text: str) -> str:
+    """Leave out what nobody sees: it is no part of an id, nor is half a character."""
+    return text if text.isprintable() else "".join(filter(str.isprintable, text))

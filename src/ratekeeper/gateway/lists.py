@@ -7,6 +7,8 @@ so it knows how each API asks for the next one. Pure.
 
 from __future__ import annotations
 
+import json
+import re
 import urllib.parse
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
 _Members = dict[str, msgspec.Raw]
 _ENDS = {"first_id": 0, "last_id": -1}  # of the page: cursors, and ids of others
+_HALF = re.compile("[\ud800-\udfff]")  # of a pair: a name that was cut
 
 
 class _Item(msgspec.Struct):
@@ -28,18 +31,16 @@ class _Item(msgspec.Struct):
 
 
 class Page:
-    """One page of a list; raises `msgspec.DecodeError` where it is no JSON object."""
+    """One page of a list, as it is or, where half a character is in it, written anew.
+
+    Raises `msgspec.DecodeError` where it is no JSON object.
+    """
 
     def __init__(self, body: bytes) -> None:
-        self._members = msgspec.json.decode(body, type=_Members)
-        self._items = {
-            member: [
-                (_name_of(one), one)
-                for one in msgspec.json.decode(raw, type=list[msgspec.Raw])
-            ]
-            for member, raw in self._members.items()
-            if _begins(raw, b"[")
-        }
+        try:
+            self._members, self._items = _read(body)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            self._members, self._items = _read(_mended(body))
         self._all = [name for items in self._items.values() for name, _ in items]
         self.is_bare = False  # nothing is left of what it held
 
@@ -105,6 +106,30 @@ class Page:
     def _said(self, member: str) -> Any:
         raw = self._members.get(member)
         return None if raw is None else msgspec.json.decode(raw)
+
+
+def _read(body: bytes) -> tuple[_Members, dict[str, list[tuple[str, msgspec.Raw]]]]:
+    """Return the members of a page, and the items of those that are lists."""
+    members = msgspec.json.decode(body, type=_Members)
+    items = {
+        member: [
+            (_name_of(one), one)
+            for one in msgspec.json.decode(raw, type=list[msgspec.Raw])
+        ]
+        for member, raw in members.items()
+        if _begins(raw, b"[")
+    }
+    return members, items
+
+
+def _mended(body: bytes) -> bytes:
+    """Write anew what a lenient reader takes, with U+FFFD for half a character."""
+    try:
+        plain = json.loads(body.decode("utf-8", "replace"))
+    except (ValueError, RecursionError) as error:
+        raise msgspec.DecodeError(str(error)) from None
+    text = _HALF.sub("\ufffd", json.dumps(plain, ensure_ascii=False))
+    return text.encode()
 
 
 def _name_of(raw: msgspec.Raw) -> str:

@@ -194,9 +194,10 @@ def made_in(
         elif token[2]:
             name = ids.text_of(token[1]) if len(path) <= _DEEPEST else None
         elif mark.endswith(b'"') and len(mark) > len(token[1]) + 1:
-            here = _here(path, name)
-            if here in members and (text := ids.normal(ids.text_of(token[1]))):
-                found.append(text)
+            if _here(path, name) in members:
+                text = ids.text_of(token[1])
+                if text.isprintable() and (text := ids.normal(text)):
+                    found.append(text)
             name = None
     return found, False
 
