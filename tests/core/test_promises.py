@@ -195,6 +195,103 @@ def test_a_caller_that_polls_pushes_nobody_further_than_some_windows() -> None:
     assert max(told) <= 16 * MINUTE
 
 
+_WEIGHT = st.integers(1, 4)
+
+
+@pytest.mark.parametrize(
+    "limit",
+    [
+        "4 requests/minute",
+        "4 requests/minute burst 2",
+        "4 requests/minute using fixed-window",
+        "4 requests/minute using paced",
+    ],
+)
+@given(st.integers(1, 40), st.integers(1, 6), _WEIGHT, _WEIGHT)
+def test_a_flow_that_polls_pushes_another_no_further_than_by_its_share(
+    limit: str, polls: int, asks: int, weight: int, own: int
+) -> None:
+    meter, alone = _meter(limit), Promises()
+    meter.take(4, 0)
+    wait_us = meter.wait_us(1, 0)
+    places = [alone.next_us(meter, 1, wait_us, 0) for _ in range(60)]
+    both = Promises()
+    for _ in range(polls):
+        both.next_us(meter, 1, wait_us, 0, flow="polls", weight=weight)
+
+    told = [
+        both.next_us(meter, 1, wait_us, 0, flow="asks", weight=own) for _ in range(asks)
+    ]
+
+    before = [min(polls, 1 + at * weight // own) for at in range(asks)]
+    fair = [places[at + many] for at, many in enumerate(before)]
+    assert fair[0] == told[0]
+    assert all(one <= most for one, most in zip(told, fair, strict=True))
+
+
+_FLOW = st.tuples(st.sampled_from("abcdefghijklmnop"), st.integers(0, 3 * SECOND))
+
+
+@given(st.lists(_FLOW, min_size=5, max_size=40), st.booleans())
+def test_callers_of_one_flow_find_their_places_whatever_others_were_told(
+    asked: list[tuple[str, int]], is_paced: bool
+) -> None:
+    meter = _meter("4 requests/minute" + is_paced * " using paced")
+    meter.take(4, 0)
+    promises = Promises()
+    told: dict[str, list[int]] = {}
+    for flow, now in sorted(asked, key=lambda one: one[1]):
+        wait_us = meter.wait_us(1, now)
+        back_us = now + promises.next_us(meter, 1, wait_us, now, flow=flow)
+        told.setdefault(flow, []).append(back_us)
+    most = max(told.values(), key=len)
+
+    waits = []
+    for back_us in most:
+        waits.append(meter.wait_us(1, back_us))
+        meter.take(1, back_us)
+
+    assert [0] * len(most) == waits
+
+
+@pytest.mark.parametrize("many", [2, 5, 20])
+def test_flows_that_ask_in_turn_find_a_place_each(many: int) -> None:
+    meter, promises = _meter("4 requests/minute"), Promises()
+    meter.take(4, 0)
+    told = [
+        promises.next_us(meter, 1, MINUTE, 0, flow=f"{flow}")
+        for _ in range(40 // many)
+        for flow in range(many)
+    ]
+
+    waits = []
+    for back_us in told:
+        waits.append(meter.wait_us(1, back_us))
+        meter.take(1, back_us)
+
+    assert [0] * len(told) == waits
+
+
+def test_a_flow_that_joins_later_gets_no_turns_of_the_time_before() -> None:
+    meter, promises = _meter("60 requests/minute using paced"), Promises()
+    meter.take(1, 0)
+
+    def told_us(flow: str, now: int) -> int:
+        wait_us = meter.wait_us(1, now)
+        return now + promises.next_us(meter, 1, wait_us, now, flow=flow)
+
+    first = [told_us("first", 0) for _ in range(20)]
+    for back_us in first[:10]:
+        meter.take(1, back_us)
+    now = first[9]
+    joined = [told_us("joined", now) for _ in range(3)]
+    last = told_us("first", now)
+
+    assert joined[0] <= first[10]
+    assert first[12] < joined[2] < first[15]
+    assert last > max(*first, *joined)
+
+
 def test_a_wait_that_nobody_can_know_is_left_as_it_is() -> None:
     meter, promises = _meter("1 concurrent"), Promises()
 

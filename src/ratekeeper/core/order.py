@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ratekeeper.core.waiter import Waiter
 
 _BLOCK = 64  # waiters in a block when it has just been split
-_SHARE = 720_720  # a multiple of every weight up to 16: their shares are exact
+SHARE = 720_720  # a multiple of every weight up to 16: their shares are exact
 _FLOWS = 64  # flows looked at for what is served before a waiter
 _KEPT = 1024  # flows without waiters whose service is remembered
 _STALE = 64  # entries of those who left, kept before they are swept
@@ -140,7 +140,7 @@ class _Tier:
         self.total -= cost
         self._free -= not cost
         if served and not waiter.again:
-            flow.served += cost * _SHARE // flow.weight
+            flow.served += cost * SHARE // flow.weight
         if flow:
             insort(self.order, (flow.served, flow.head.seq, flow))
         elif len(self._flows) > len(self.order) + _KEPT:
@@ -178,13 +178,13 @@ class _Tier:
             return before
         # Its turn comes when the service of its flow has come this far; by then each
         # of the others has come as far, or has nobody left.
-        turn = self._served(waiter) + before * _SHARE // waiter.weight
+        turn = self._served(waiter) + before * SHARE // waiter.weight
         sooner = bisect_left(self.order, (turn, waiter.seq))
         for served, _, flow in self.order[: min(sooner, _FLOWS)]:
             if served < 0:
                 before += flow.total
             elif flow is not own:
-                share = (turn - served) * flow.weight // _SHARE
+                share = (turn - served) * flow.weight // SHARE
                 before += max(flow.head_cost, min(flow.total, share))
         if not self._free:
             before += max(0, sooner - _FLOWS - 1)  # of the rest, one unit each

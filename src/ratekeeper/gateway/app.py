@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
     from ratekeeper.config.model import Config
     from ratekeeper.core.meter import Meter
+    from ratekeeper.gateway.roster import Caller
     from ratekeeper.gateway.upstream import Account
     from ratekeeper.runtime.clock import Clock
 
@@ -192,13 +193,20 @@ class Gateway:
             return None
         return secret
 
-    def promised_us(self, meter: Meter, cost: int, wait_us: int) -> int:
-        """Return when a refused call is to come back, after those refused before it."""
+    def promised_us(self, meter: Meter, cost: int, wait_us: int, caller: Caller) -> int:
+        """Return when a refused call is to come back, after those who go before it."""
         promises = self._promises.pop(meter, None) or Promises()
         self._promises[meter] = promises  # the last one used is the last one
         if len(self._promises) > _MOST_PROMISING:
             del self._promises[next(iter(self._promises))]
-        return promises.next_us(meter, meter.weight(cost), wait_us, self.now_us())
+        return promises.next_us(
+            meter,
+            meter.weight(cost),
+            wait_us,
+            self.now_us(),
+            flow=caller.flow,
+            weight=caller.weight,
+        )
 
     def tell_of(self, account: Account) -> None:
         """Tell of an account that has closed, or answers again, whom it concerns."""

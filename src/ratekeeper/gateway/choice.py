@@ -360,7 +360,7 @@ class Choice(Owned):
     ) -> Refused:
         wait_us = answer.retry_after_us
         if answer.exact:
-            wait_us = self.gateway.promised_us(meter, cost, wait_us)
+            wait_us = self.gateway.promised_us(meter, cost, wait_us, self.caller)
         # What an account holds is nobody's business but the operator's.
         name, whose = ACCOUNT_LIMITS, "the account"
         if ours:
