@@ -2,6 +2,7 @@
 
 import json
 import tracemalloc
+from collections.abc import Iterable
 
 import pytest
 from hypothesis import given
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from ratekeeper.gateway import ids
 from ratekeeper.gateway.route import Route
-from ratekeeper.gateway.sight import HEAD, Sight, made_in, sight_of
+from ratekeeper.gateway.sight import HEAD, Seen, Sight, made_in, sight_of
 from ratekeeper.providers.facts import Dialect
 
 CHAT = Route(Dialect.OPENAI, "/chat/completions")
@@ -30,6 +31,10 @@ _JSON = st.recursive(
     ),
     max_leaves=12,
 )
+
+
+def _names(seen: Iterable[Seen]) -> list[str]:
+    return [one.name for one in seen]
 
 
 def _openai(path: str) -> Route:
@@ -96,8 +101,9 @@ def test_what_is_a_list(dialect: Dialect, path: str, *, is_list: bool) -> None:
     ("answer", "names"),
     [
         ({"object": "file", "id": "file-1"}, ["file-1"]),
-        ({"name": "files/abc", "uri": "https://x/files/abc"}, ["files/abc"]),
-        ({"file": {"name": "files/abc", "sizeBytes": "3"}}, ["files/abc"]),
+        ({"batch_id": "batch_1", "name": "mine"}, ["batch_1"]),
+        ({"job": {"id": "batch_1"}}, ["batch_1"]),
+        ({"name": "file-old", "file": {"name": "file-old"}}, []),
         ({"id": "run_1", "thread_id": "thread_2"}, ["run_1", "thread_2"]),
         ({"data": [{"id": "other"}], "tools": {"id": "other"}}, []),
         ({"metadata": {"id": "other", "file": {"name": "other"}}, "id": "me"}, ["me"]),
@@ -106,7 +112,47 @@ def test_what_is_a_list(dialect: Dialect, path: str, *, is_list: bool) -> None:
     ],
 )
 def test_an_answer_names_what_it_made(answer: object, names: list[str]) -> None:
-    assert names == made_in(json.dumps(answer).encode())[0]
+    assert names == _names(made_in(json.dumps(answer).encode())[0])
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"name": "files/abc", "uri": "https://x/files/abc"},
+        {"file": {"name": "files/abc", "sizeBytes": "3"}},
+    ],
+)
+def test_a_name_is_an_id_of_googles_that_its_caller_may_have_chosen(
+    answer: object,
+) -> None:
+    body = json.dumps(answer).encode()
+    sights = [
+        sight_of(route, "POST", {}, [], is_own=False)
+        for route in (Route(Dialect.GEMINI, "/upload/v1beta/files"), _openai("/files"))
+    ]
+
+    assert [[Seen("files/abc", is_chosen=True)], []] == [
+        one.feed(body) for one in sights if one is not None
+    ]
+
+
+def test_a_word_is_no_id_that_was_made() -> None:
+    assert [] == Sight([]).feed(b'{"id": "pdf"}')
+
+
+@pytest.mark.parametrize("method", ["GET", "PATCH", "POST"])
+def test_what_callers_wrote_in_a_batch_of_googles_names_nothing(method: str) -> None:
+    said = {"uri": "files/a", "responsesFile": "files/b", "video": {"uri": "files/c"}}
+    output = {
+        "responsesFile": "files/out",
+        "inlinedResponses": {"inlinedResponses": [{"metadata": said}]},
+    }
+    sight = sight_of(
+        Route(Dialect.GEMINI, "/v1beta/batches/b1"), method, {}, [], is_own=True
+    )
+    assert sight is not None
+
+    assert [Seen("files/out")] == sight.feed(json.dumps({"output": output}).encode())
 
 
 def test_a_stream_names_it_in_its_first_event() -> None:
@@ -114,14 +160,14 @@ def test_a_stream_names_it_in_its_first_event() -> None:
         b'event: response.created\ndata: {"response": {"id": "resp_1", "x": {}}}\n\n'
     )
 
-    assert (["resp_1"], True) == made_in(first + b'data: {"id": "later"}')
+    assert ([Seen("resp_1")], True) == made_in(first + b'data: {"id": "later"}')
 
 
 @given(st.dictionaries(st.text(max_size=5), _JSON, max_size=3), _NAMES)
 def test_an_id_is_found_among_anything(others: dict[str, object], name: str) -> None:
     said = {**others, "id": name}
 
-    assert name in made_in(json.dumps(said).encode())[0]
+    assert name in _names(made_in(json.dumps(said).encode())[0])
 
 
 @given(_JSON, st.integers(min_value=0))
@@ -144,13 +190,14 @@ def test_no_bytes_are_too_odd_to_look_at(data: bytes) -> None:
 def test_an_id_comes_in_sight_once_however_it_is_cut(
     name: str, sizes: list[int]
 ) -> None:
+    name = f"id-{name}"
     data = json.dumps({"object": "file", "id": name, "more": [1]}).encode()
     sight, names = Sight([]), []
     for size in sizes:
-        names += sight.feed(data[:size])
+        names += _names(sight.feed(data[:size]))
         data = data[size:]
 
-    assert [name] == names + sight.feed(data)
+    assert [name] == names + _names(sight.feed(data))
 
 
 def test_what_is_not_in_the_head_is_not_looked_for() -> None:
@@ -168,10 +215,10 @@ def test_what_a_tool_made_is_seen_anywhere_however_it_is_cut(sizes: list[int]) -
     assert sight is not None
     names = []
     for size in sizes:
-        names += sight.feed(data[:size])
+        names += _names(sight.feed(data[:size]))
         data = data[size:]
 
-    assert ["resp_1", "cntr_1"] == names + sight.feed(data)
+    assert ["resp_1", "cntr_1"] == names + _names(sight.feed(data))
 
 
 def test_what_a_model_writes_names_nothing() -> None:
@@ -179,13 +226,15 @@ def test_what_a_model_writes_names_nothing() -> None:
     sight = sight_of(RESPONSES, "POST", {}, [], is_own=False)
     assert sight is not None
 
-    assert ["resp_1"] == sight.feed(json.dumps({"id": "resp_1", "x": text}).encode())
+    body = json.dumps({"id": "resp_1", "x": text}).encode()
+
+    assert [Seen("resp_1")] == sight.feed(body)
 
 
 def test_naming_what_was_there_gives_it_to_nobody() -> None:
     sight = Sight(["file-1"])
 
-    assert ["vsf_1"] == sight.feed(b'{"id": "file-1", "thread_id": "vsf_1"}')
+    assert [Seen("vsf_1")] == sight.feed(b'{"id": "file-1", "thread_id": "vsf_1"}')
 
 
 @pytest.mark.parametrize(
@@ -277,6 +326,11 @@ def test_no_way_to_write_an_id_hides_it(name: str, data: st.DataObject) -> None:
             Route(Dialect.GEMINI, "/v1beta/interactions"),
             {"input": [{"type": "video", "uri": "https://g/v1beta/files/abc"}]},
             ["files/abc"],
+        ),
+        (
+            Route(Dialect.GEMINI, "/v1beta/models/veo:predictLongRunning"),
+            {"instances": [{"video": {"gcsUri": "files/a", "uri": "files/b"}}]},
+            ["files/a", "files/b"],
         ),
         (CHAT, {"video": {"id": "x"}, "uri": "files/abc"}, []),
     ],

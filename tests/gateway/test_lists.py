@@ -225,14 +225,15 @@ def test_what_is_not_dropped_keeps_its_bytes(
 ) -> None:
     member, key = ("files", "name") if is_google else ("data", "id")
     items = [f'{{ "{key}": "{name}", "x": 1.50e+01 }}' for name in names]
-    page = Page(f'{{"{member}": [{", ".join(items)}], "other": [1, "é"]}}'.encode())
+    body = f'{{"{member}": [{", ".join(items)}], "other": [1, "é"]}}'.encode()
+    page = Page(body, Dialect.GEMINI if is_google else Dialect.OPENAI)
     page.drop(foreign)
-    body = page.body().decode()
-    kept = [one[key] for one in json.loads(body)[member]]
+    shown = page.body().decode()
+    kept = [one[key] for one in json.loads(shown)[member]]
 
     assert [name for name in names if name not in foreign] == kept
-    assert len(kept) == body.count("1.50e+01")
-    assert '"other":[1, "é"]' in body
+    assert len(kept) == shown.count("1.50e+01")
+    assert '"other":[1, "é"]' in shown
 
 
 PAGE = {"data": [{"id": "a"}, {"id": "b"}], "has_more": True, "nextPageToken": "t&/"}
@@ -253,16 +254,25 @@ PAGE = {"data": [{"id": "a"}, {"id": "b"}], "has_more": True, "nextPageToken": "
 def test_the_next_page_is_asked_for_as_each_api_has_it(
     dialect: Dialect, query: bytes, asks: bytes
 ) -> None:
-    page = Page(json.dumps(PAGE).encode())
+    page = Page(json.dumps(PAGE).encode(), dialect)
 
-    assert asks == page.next_query(query, dialect)
+    assert asks == page.next_query(query)
 
 
-def test_a_page_that_says_how_the_next_one_is_asked_for_is_followed() -> None:
-    page = Page(json.dumps({"data": [{"id": "a"}], "next_page": "p/2"}).encode())
+@pytest.mark.parametrize(
+    ("dialect", "said", "name"),
+    [
+        (Dialect.ANTHROPIC, "next_page", "page"),
+        (Dialect.OPENAI, "pagination_token", "pagination_token"),
+    ],
+)
+def test_a_page_that_says_how_the_next_one_is_asked_for_is_followed(
+    dialect: Dialect, said: str, name: str
+) -> None:
+    page = Page(json.dumps({"data": [{"id": "a"}], said: "p/2"}).encode(), dialect)
 
-    assert b"limit=2&page=p%2F2" == page.next_query(
-        b"limit=2&page=p1", Dialect.ANTHROPIC
+    assert f"limit=2&{name}=p%2F2".encode() == page.next_query(
+        f"limit=2&{name}=p1".encode()
     )
 
 
@@ -279,7 +289,26 @@ def test_a_page_that_says_how_the_next_one_is_asked_for_is_followed() -> None:
 def test_the_last_page_has_none_after_it(
     dialect: Dialect, page: dict[str, Any]
 ) -> None:
-    assert Page(json.dumps(page).encode()).next_query(b"limit=1", dialect) is None
+    assert Page(json.dumps(page).encode(), dialect).next_query(b"limit=1") is None
+
+
+def test_a_list_may_stand_for_itself() -> None:
+    page = Page(
+        b' [{"id": "a", "x": 1.50}, {"id": "b"}, {"name": "c"}]\n', Dialect.OPENAI
+    )
+    names = page.names
+    page.drop({"b"}, nameless=True)
+
+    assert ["a", "b"] == names
+    assert b'[{"id": "a", "x": 1.50}]' == page.body()
+    assert page.next_query(b"limit=1") is None
+
+
+def test_the_name_that_a_caller_gave_is_no_id() -> None:
+    said = {"batches": [{"batch_id": "b1", "name": "nightly"}, {"name": "nightly"}]}
+    page = Page(json.dumps(said).encode(), Dialect.OPENAI)
+
+    assert ["b1"] == page.names
 
 
 @pytest.mark.parametrize("odd", [rb"\ud83d", b"\xff"])
@@ -287,7 +316,7 @@ def test_the_last_page_has_none_after_it(
 def test_half_a_character_locks_no_list(member: str, odd: bytes) -> None:
     items = [{"id": "a", "é": "x"}, {"id": "c", member: "c?"}, {"id": "b"}]
     said = json.dumps({"data": items}, ensure_ascii=False).encode()
-    page = Page(said.replace(b"?", odd))
+    page = Page(said.replace(b"?", odd), Dialect.OPENAI)
     page.drop({"b"})
     body = page.body().decode("utf-8", "replace")
 
@@ -295,8 +324,8 @@ def test_half_a_character_locks_no_list(member: str, odd: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"[]", b"7", b"{", b"\xff", b'{"data": [}', b"[" * 99_999]
+    "body", [b"", b"7", b"{", b"\xff", b'{"data": [}', b"[" * 99_999]
 )
 def test_what_is_no_page_is_said_to_be_none(body: bytes) -> None:
     with pytest.raises(msgspec.DecodeError):
-        Page(body)
+        Page(body, Dialect.OPENAI)

@@ -312,6 +312,63 @@ def test_a_name_that_has_become_free_at_google_is_its_next_makers(
     assert (404, 200) == seen
 
 
+def test_nobody_takes_a_file_of_googles_by_what_it_writes_in_a_batch(
+    tmp_path: Path,
+) -> None:
+    base, path = "/gemini/v1beta", "/v1beta/batches/b1:updateGenerateContentBatch"
+    said = {"uri": "files/report", "responsesFile": "files/report"}
+    with _two(tmp_path, "gemini", "/v1beta/openai") as it:
+        it.have(f"{base}/files", {"file": {"name": "files/report"}})
+        it.told.answers[("POST", "/v1beta/models/g:batchGenerateContent")] = {
+            "name": "batches/b1"
+        }
+        it.told.answers[("PATCH", path)] = {"output": {"x": [{"metadata": said}]}}
+        it.theirs.post(f"{base}/models/g:batchGenerateContent", json={"x": 1})
+        changed = it.theirs.patch(f"/gemini{path}", json={"x": 1})
+        seen = it.statuses(f"{base}/files/report")
+
+    assert 200 == changed.status_code
+    assert (200, 404) == seen
+
+
+def test_a_name_that_a_caller_gives_takes_nothing_from_others(tmp_path: Path) -> None:
+    with _two(tmp_path, "openai") as it:
+        it.have("/v1/vector_stores", {"id": "vs_1", "name": "file-old"})
+        it.have("/v1/containers", {"id": "cntr_1", "name": "openai-sheets"})
+        said = {"model": "x", "tools": [{"skill_id": "openai-sheets"}]}
+        seen = [
+            it.statuses("/v1/files/file-old"),
+            it.statuses("/v1/responses", json=said),
+        ]
+
+    assert [(200, 200)] * 2 == seen
+
+
+@pytest.mark.parametrize(
+    ("provider", "made", "listed"),
+    [
+        ("together", {"job": {"id": "b-1"}}, [{"id": "b-1"}]),
+        (
+            "xai",
+            {"batch_id": "b-1", "name": "nightly"},
+            {"batches": [{"batch_id": "b-1", "name": "nightly"}]},
+        ),
+    ],
+)
+def test_batches_that_are_not_as_openais_have_an_owner(
+    tmp_path: Path, provider: str, made: Any, listed: Any
+) -> None:
+    with _two(tmp_path, provider) as it:
+        it.have("/v1/batches", made)
+        it.told.answers[("GET", "/v1/batches")] = listed
+        seen = it.statuses("/v1/batches/b-1")
+        lists = [one.get("/v1/batches").json() for one in (it.mine, it.theirs)]
+    nothing = [] if isinstance(listed, list) else {"batches": []}
+
+    assert (200, 404) == seen
+    assert [listed, nothing] == lists
+
+
 @pytest.mark.parametrize(
     ("query", "headers"),
     [

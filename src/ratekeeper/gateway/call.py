@@ -364,15 +364,15 @@ class Call(Choice):
     def see(self, part: bytes) -> None:
         """Look at a part of a good answer for what it has made, before it is passed on."""
         if self.sight is not None:
-            for name in self.sight.feed(part):
-                self._made(name)
+            for name, is_chosen in self.sight.feed(part):
+                self._made(name, is_chosen=is_chosen)
 
     def see_own(self, items: Iterable[msgspec.Raw]) -> None:
         """Look at what a list holds of its caller's for what has come of it."""
         assert self.lists is not None
         for item in items:
             sight = sight_of(self.lists, self.method, {}, (), is_own=True)
-            for name in () if sight is None else sight.feed(bytes(item)):
+            for name, _ in () if sight is None else sight.feed(bytes(item)):
                 self._made(name)
 
     def lead_here(
@@ -390,9 +390,8 @@ class Call(Choice):
                     self.gateway.uploads.began(name, self.secret)
         return led
 
-    def _made(self, name: str) -> None:
+    def _made(self, name: str, *, is_chosen: bool = False) -> None:
         assert self.account is not None
-        is_chosen = self.dialect is Dialect.GEMINI and self.method != "GET"
         self.gateway.homes.made(
             name, self.account.name, self.caller.owner, is_chosen=is_chosen
         )

@@ -66,10 +66,11 @@ _MEMBER = re.compile(rf'"(?:{_REFERENCES})"'.encode() + _VALUE)
 # Two of them may be objects, whose id it is then; no other id means anything there.
 _OBJECT = re.compile(rb'"con(?:versation|tainer)"\s*:\s*\{')
 _MEMBER_OR_ID = re.compile(rf'"(?:{_REFERENCES}|id)"'.encode() + _VALUE)
-_MEMBER_OR_URI = re.compile(rf'"(?:{_REFERENCES}|uri)"'.encode() + _VALUE)
-# In some families other members are references as well.
+_MEMBER_OR_URI = re.compile(rf'"(?:{_REFERENCES}|[a-z]*_?uri)"'.encode() + _VALUE)
+# In some families, and for some verbs, other members are references as well.
 _MORE = {
-    "interactions": (_MEMBER_OR_URI, b'"uri"'),  # of a file
+    "interactions": (_MEMBER_OR_URI, b'uri"'),  # of a file
+    "predictLongRunning": (_MEMBER_OR_URI, b'uri"'),
     "videos": (_MEMBER_OR_ID, b'"id"'),  # of a video, of a character in one
 }
 # All repetitions are possessive: what is tried in one way only keeps no memory of it.
@@ -142,7 +143,7 @@ def referred(route: Route, body: bytes) -> list[str]:
     """Return what a request refers to that may be an id, each once; raises `TooMany`."""
     found = dict.fromkeys(in_path(route))
     seen: set[bytes] = set()
-    for count, raw in enumerate(_in_body(body, route.family)):
+    for count, raw in enumerate(_in_body(body, _kind(route))):
         if count >= MOST_TIMES:
             raise TooMany(f"to ids more than {MOST_TIMES:,} times")
         if raw in seen:
@@ -154,6 +155,12 @@ def referred(route: Route, body: bytes) -> list[str]:
         if len(found) > MOST:
             raise TooMany(f"to more than {MOST:,} ids")
     return list(found)
+
+
+def _kind(route: Route) -> str:
+    """Return what a path does with a model of Google's, or its family."""
+    is_google = route.dialect is Dialect.GEMINI and route.family == "models"
+    return route.path.rpartition(":")[2] if is_google else route.family
 
 
 def in_path(route: Route) -> Iterator[str]:
@@ -175,7 +182,7 @@ def in_path(route: Route) -> Iterator[str]:
         yield from (part for part in whole[at:] if ":" in part)
 
 
-def _in_body(body: bytes, family: str) -> Iterator[bytes]:
+def _in_body(body: bytes, kind: str) -> Iterator[bytes]:
     """Return the strings of all members that refer to ids as written, in one pass."""
     if b"\0" in body[:4]:  # JSON may be read in UTF-16 as well
         body = body.decode(json.detect_encoding(body), "replace").encode()
@@ -184,7 +191,7 @@ def _in_body(body: bytes, family: str) -> Iterator[bytes]:
         if count == MOST_TIMES:
             raise TooMany(f"to members by escaped names {MOST_TIMES:,} times")
     lower = body.lower()
-    member, mark = _MORE.get(family, (_MEMBER, _PARTS[0]))
+    member, mark = _MORE.get(kind, (_MEMBER, _PARTS[0]))
     if mark not in lower and not any(part in lower for part in _PARTS):
         return
     if _OBJECT.search(lower):

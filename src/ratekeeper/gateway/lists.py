@@ -21,11 +21,14 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
 _Members = dict[str, msgspec.Raw]
+_Items = dict[str, list[tuple[str, msgspec.Raw]]]  # with the id of each
+_BARE = ""  # whose list it is where it stands for itself, as of Together's batches
 _ENDS = {"first_id": 0, "last_id": -1}  # of the page: cursors, and ids of others
 _HALF = re.compile("[\ud800-\udfff]")  # of a pair: a name that was cut
 
 
 class _Item(msgspec.Struct):
+    batch_id: Any = None  # xAI
     id: Any = None
     name: Any = None
 
@@ -33,14 +36,15 @@ class _Item(msgspec.Struct):
 class Page:
     """One page of a list, as it is or, where half a character is in it, written anew.
 
-    Raises `msgspec.DecodeError` where it is no JSON object.
+    Raises `msgspec.DecodeError` where it is neither an object nor a list of JSON.
     """
 
-    def __init__(self, body: bytes) -> None:
+    def __init__(self, body: bytes, dialect: Dialect) -> None:
+        self._dialect = dialect
         try:
-            self._members, self._items = _read(body)
+            self._members, self._items = _read(body, dialect)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            self._members, self._items = _read(_mended(body))
+            self._members, self._items = _read(_mended(body), dialect)
         self._all = [name for items in self._items.values() for name, _ in items]
         self.is_bare = False  # nothing is left of what it held
 
@@ -79,16 +83,18 @@ class Page:
 
     def body(self) -> bytes:
         """Return it as it is now."""
-        return msgspec.json.encode(self._members)
+        return msgspec.json.encode(self._members.get(_BARE, self._members))
 
-    def next_query(self, query: bytes, dialect: Dialect) -> bytes | None:
+    def next_query(self, query: bytes) -> bytes | None:
         """Return what asks for the page after it, None where it is the last one."""
-        if dialect is Dialect.GEMINI:
+        if self._dialect is Dialect.GEMINI:
             name, cursor = "pageToken", self._said("nextPageToken")
         elif isinstance(self._said("next_page"), str):  # as of Anthropic's files
             name, cursor = "page", self._said("next_page")
+        elif isinstance(self._said("pagination_token"), str):  # as of xAI's batches
+            name, cursor = "pagination_token", self._said("pagination_token")
         else:
-            suffix = "_id" if dialect is Dialect.ANTHROPIC else ""
+            suffix = "_id" if self._dialect is Dialect.ANTHROPIC else ""
             is_back = f"before{suffix}=".encode() in query
             name = f"{'before' if is_back else 'after'}{suffix}"
             is_last = not self._all or not self._said("has_more")
@@ -108,12 +114,13 @@ class Page:
         return None if raw is None else msgspec.json.decode(raw)
 
 
-def _read(body: bytes) -> tuple[_Members, dict[str, list[tuple[str, msgspec.Raw]]]]:
+def _read(body: bytes, dialect: Dialect) -> tuple[_Members, _Items]:
     """Return the members of a page, and the items of those that are lists."""
-    members = msgspec.json.decode(body, type=_Members)
+    said = msgspec.json.decode(body, type=_Members | list[msgspec.Raw])
+    members = said if isinstance(said, dict) else {_BARE: _raw(said)}
     items = {
         member: [
-            (_name_of(one), one)
+            (_name_of(one, dialect), one)
             for one in msgspec.json.decode(raw, type=list[msgspec.Raw])
         ]
         for member, raw in members.items()
@@ -132,14 +139,17 @@ def _mended(body: bytes) -> bytes:
     return text.encode()
 
 
-def _name_of(raw: msgspec.Raw) -> str:
+def _name_of(raw: msgspec.Raw, dialect: Dialect) -> str:
     """Return the id of an item, "" where it has none."""
     try:
         item = msgspec.json.decode(raw, type=_Item)
     except msgspec.ValidationError:  # it is no object
         return ""
-    name = item.id if isinstance(item.id, str) else item.name
-    return normal(name) if isinstance(name, str) else ""
+    own = item.name if dialect is Dialect.GEMINI else None  # elsewhere a caller's word
+    for name in (item.batch_id, item.id, own):
+        if isinstance(name, str):
+            return normal(name)
+    return ""
 
 
 def _begins(raw: msgspec.Raw, mark: bytes) -> bool:

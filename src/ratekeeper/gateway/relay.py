@@ -56,11 +56,11 @@ async def _listed(call: Call, answer: Answer, trial: Trial) -> bool:
             "the provider's list broke off or is too long: ask for fewer",
         )
     try:
-        page = Page(body)
+        page = Page(body, call.dialect)
         own, hidden = await call.told_apart(page.names, trial.account.upstream)
         call.see_own(page.of(own))
         page.drop(hidden, nameless=call.gateway.roster.hides_unowned)
-        query = page.next_query(call.query, call.dialect) if page.is_bare else None
+        query = page.next_query(call.query) if page.is_bare else None
     except msgspec.DecodeError as error:
         raise Refused(Fault.UNREACHABLE, "the provider's list is no JSON") from error
     except StoreUnavailable as error:

@@ -28,14 +28,16 @@ _TOKEN = re.compile(
 _NAMING = frozenset(
     [
         ("id",),
-        ("name",),
         ("thread_id",),
         ("file", "id"),
-        ("file", "name"),
         ("response", "id"),
         ("interaction", "id"),
+        ("batch_id",),  # xAI
+        ("job", "id"),  # Together
     ]
 )
+# Names that callers may choose are ids of Google's alone.
+_CHOSEN = frozenset([("name",), ("file", "name")])
 # What comes of a thing and is as much its owner's.
 _RESULTS = frozenset(
     [
@@ -45,7 +47,22 @@ _RESULTS = frozenset(
         ("fine_tuned_model",),
     ]
 )
-_DEEPEST = max(map(len, _NAMING | _RESULTS))
+# Beside these stands, deeper, what callers have written themselves.
+_GOOGLES_RESULTS = frozenset(
+    [
+        ("response", "responsesFile"),
+        ("output", "responsesFile"),
+        ("metadata", "output", "responsesFile"),
+    ]
+)
+_DEEPEST = max(map(len, _GOOGLES_RESULTS))
+
+
+class Seen(NamedTuple):
+    """An id that an answer names."""
+
+    name: str
+    is_chosen: bool = False  # by a caller: it may have been another's before
 
 
 class _Look(NamedTuple):
@@ -76,7 +93,7 @@ _EXECUTED = _Look(
 _GENERATED = _Look(
     (b"files/",),
     re.compile(
-        rb'"(?:responsesFile|uri)"\s{0,8}:\s{0,8}"'
+        rb'"video"\s{0,8}:\s{0,8}\{[^{}]{0,300}?"uri"\s{0,8}:\s{0,8}"'
         rb"(?:https://generativelanguage\.googleapis\.com/"
         rb"(?:download/)?v1[a-z]{0,9}/)?(files/[a-z0-9\-]{1,200})",
         re.ASCII,
@@ -101,8 +118,8 @@ class Sight:
         self._members = members  # none once they have all been seen
         self._anywhere = anywhere
 
-    def feed(self, part: bytes) -> list[str]:
-        """Return the ids that came in sight with a part."""
+    def feed(self, part: bytes) -> list[Seen]:
+        """Return the ids that came in sight with a part, each once."""
         made = self._in_tail(part)
         if self._members:
             self._head = (self._head + part)[:HEAD]
@@ -110,13 +127,15 @@ class Sight:
             made = [*first, *made]
             if is_whole or len(self._head) == HEAD:
                 self._members = frozenset()
-        if not made:
-            return made
-        names = [name for name in dict.fromkeys(made) if name not in self._known]
-        self._known.update(names)
-        return names
+        return [one for one in made if self._is_new(one.name)]
 
-    def _in_tail(self, part: bytes) -> list[str]:
+    def _is_new(self, name: str) -> bool:
+        if name in self._known or ids.is_word(name):
+            return False
+        self._known.add(name)
+        return True
+
+    def _in_tail(self, part: bytes) -> list[Seen]:
         if self._anywhere is None:
             return []
         text = self._tail + part
@@ -124,7 +143,7 @@ class Sight:
         for mark in self._anywhere.marks:
             if mark in text:
                 found = self._anywhere.pattern.finditer(text)
-                return [match[match.lastindex or 0].decode() for match in found]
+                return [Seen(match[match.lastindex or 0].decode()) for match in found]
         return []
 
 
@@ -146,9 +165,12 @@ def sight_of(
 
     `is_own` says that the call is about what is its caller's already.
     """
-    members = _NAMING if ids.makes(route, method, said) else frozenset()
+    is_google = route.dialect is Dialect.GEMINI
+    members: frozenset[tuple[str, ...]] = frozenset()
+    if ids.makes(route, method, said):
+        members = _NAMING | _CHOSEN if is_google else _NAMING
     if is_own and route.family in _HAVE_RESULTS:
-        members |= _RESULTS
+        members |= _GOOGLES_RESULTS if is_google else _RESULTS
     anywhere = _anywhere(route) if is_own or method == "POST" else None
     if not members and anywhere is None:
         return None
@@ -161,22 +183,21 @@ def _anywhere(route: Route) -> _Look | None:
         return _CONTAINER
     if route.dialect is Dialect.ANTHROPIC and route.family == "messages":
         return _EXECUTED
-    if route.dialect is Dialect.GEMINI:
-        is_long = route.family == "batches" or "/operations/" in route.path
-        return _GENERATED if is_long else None
+    if route.dialect is Dialect.GEMINI and "/operations/" in route.path:
+        return _GENERATED
     return None
 
 
 def made_in(
     head: bytes, members: frozenset[tuple[str, ...]] = _NAMING
-) -> tuple[list[str], bool]:
+) -> tuple[list[Seen], bool]:
     """Return the ids that the first bytes of an answer name, and whether that is all.
 
     The answer is JSON, or a stream of it, whose first event alone is looked at.
     """
     if not head.lstrip().startswith(b"{"):
         head = head.partition(b"data:")[2]
-    found: list[str] = []
+    found: list[Seen] = []
     path: list[str | None] = []
     name: str | None = None
     for token in _TOKEN.finditer(head):
@@ -194,10 +215,11 @@ def made_in(
         elif token[2]:
             name = ids.text_of(token[1]) if len(path) <= _DEEPEST else None
         elif mark.endswith(b'"') and len(mark) > len(token[1]) + 1:
-            if _here(path, name) in members:
+            here = _here(path, name)
+            if here in members:
                 text = ids.text_of(token[1])
                 if text.isprintable() and (text := ids.normal(text)):
-                    found.append(text)
+                    found.append(Seen(text, here in _CHOSEN))
             name = None
     return found, False
 
