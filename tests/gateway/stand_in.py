@@ -58,6 +58,8 @@ class StandIn:
         asked = dict(urllib.parse.parse_qsl(scope["query_string"].decode()))
         self.entered.set()
         path = scope["path"]
+        if path != "/nobody":
+            scope["ratekeeper.wire"].known()
         if path == "/stream":
             await self._stream(scope, send, **{k: float(v) for k, v in asked.items()})
         elif path == "/early":

@@ -284,7 +284,35 @@ def test_whoever_is_idle_longest_makes_room_for_another(
 
     assert [b"", b""] == ends
     assert all(b" 200 " in answer for answer in (*answers, again))
-    assert "2 idle connections closed: too many are open" in caplog.messages
+    assert (
+        "2 connections closed, idle or of nobody known: too many are open"
+        in caplog.messages
+    )
+
+
+@pytest.mark.parametrize(
+    "begun",
+    [
+        GET[:-2],
+        b"POST /nobody HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n1",
+    ],
+)
+def test_nobody_without_a_key_keeps_others_out(begun: bytes) -> None:
+    hold = GET.replace(b"next", b"hold")
+    with serve(most_connections=5) as (app, url), contextlib.ExitStack() as stack:
+        held, idle = [stack.enter_context(Caller(url)) for _ in range(2)]
+        held.send(hold)
+        idle.send(GET).read(ends_with(b"/next "))
+        crowd = [stack.enter_context(Caller(url)).send(begun) for _ in range(6)]
+        until(lambda: len(app.calls) >= (8 if b"nobody" in begun else 2))
+        for _ in range(4):
+            other = stack.enter_context(Caller(url))
+            assert b" 200 " in other.send(GET).read(ends_with(b"/next "))
+        app.let_go_on()
+        answer = held.read(ends_with(b"/hold "))
+
+    assert b" 200 " in answer
+    assert 6 == len(crowd)
 
 
 def test_room_is_made_for_as_many_as_come_at_once() -> None:

@@ -105,6 +105,7 @@ class Call(Choice):
             else found.dialect
         )
         self.identify()
+        self.wire.known()
         if self.raw_path.startswith(desk.PREFIX):
             self.kind = "desk"
             await self.gateway.desk.serve(self)

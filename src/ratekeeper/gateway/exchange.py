@@ -72,6 +72,9 @@ class Wire:
         """End the connection where the answer stands: the caller sees it is not whole."""
         raise NotImplementedError
 
+    def known(self) -> None:
+        """Take note of who calls: those of nobody known make room for others first."""
+
 
 class Exchange(Wire):
     """A request that comes in, and its answer that goes out."""
@@ -151,6 +154,10 @@ class Exchange(Wire):
         return self._waits_for_continue
 
     # What the app does
+
+    def known(self) -> None:
+        """Have the connection keep its place while others come."""
+        self._connection.known()
 
     def cut(self) -> None:
         """End the connection where the answer stands: the caller sees it is not whole."""

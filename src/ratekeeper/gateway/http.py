@@ -82,6 +82,7 @@ class Connection(HttpToolsProtocol):
         self.stuck_at = math.inf  # by then the caller must have read on
         self.unsent = 0  # when that was set
         self.is_deaf = False
+        self.is_known = False  # who calls
         self.parting = b""  # what is said when all requests before it are answered
         self.why = (400, "this is no HTTP request")
         self.in_head = False
@@ -119,7 +120,7 @@ class Connection(HttpToolsProtocol):
         del exc
         self.connections.discard(self)
         self.listener.open.discard(self)
-        self.listener.idle.pop(self, None)
+        self.listener.spare.pop(self, None)
         self.parser = None  # type: ignore[assignment]
         answering, self.answering, self.latest = self.answering, None, None
         self.ahead.clear()
@@ -132,6 +133,20 @@ class Connection(HttpToolsProtocol):
         """Whether a call is being answered."""
         return self.answering is not None
 
+    def known(self) -> None:
+        """Take note that its caller has a key, as far as one is needed."""
+        self.is_known = True
+        if self.awaits is not Awaits.NEXT:
+            self.listener.spare.pop(self, None)
+
+    def make_room(self) -> None:
+        """End it at once, for another one."""
+        self.listener.spare.pop(self, None)
+        if self.awaits is Awaits.NEXT:
+            self.late()
+        else:
+            self.transport.abort()
+
     def shutdown(self) -> None:
         """End it as soon as what has come is answered."""
         if self.latest is not None and self.is_busy:
@@ -142,9 +157,9 @@ class Connection(HttpToolsProtocol):
 
     def _await(self, what: Awaits, seconds: float) -> None:
         if what is Awaits.NEXT:
-            self.listener.idle[self] = None
-        elif self in self.listener.idle:
-            del self.listener.idle[self]
+            self.listener.spare[self] = None
+        elif self.is_known and self in self.listener.spare:
+            del self.listener.spare[self]
         self.awaits = what
         self.until = self.loop.time() + seconds
 

@@ -68,7 +68,8 @@ class Listener(ServerState):
         self.bounds = bounds or Bounds()
         self.date = b""
         self.open: set[Connection] = set()
-        self.idle: dict[Connection, None] = {}  # of them; the longest idle is the first
+        # Of them those that are idle, or whose caller nobody knows: the longest so first.
+        self.spare: dict[Connection, None] = {}
         self.is_draining = False
         self._refused: collections.Counter[str] = collections.Counter()
         self._closed = 0  # to make room for others
@@ -115,9 +116,12 @@ class Listener(ServerState):
             self._report()
 
     def make_room(self) -> bool:
-        """Close the connection that is idle longest; False where none is."""
-        for connection in self.idle:
-            connection.late()
+        """Close the connection that is idle, or of nobody known, longest; False: none.
+
+        Whoever has no key could hold all of them with heads and bodies that never end.
+        """
+        for connection in self.spare:
+            connection.make_room()
             self._closed += 1
             return True
         return False
@@ -129,7 +133,10 @@ class Listener(ServerState):
 
     def _report(self) -> None:
         if self._closed:
-            log.warning("%d idle connections closed: too many are open", self._closed)
+            log.warning(
+                "%d connections closed, idle or of nobody known: too many are open",
+                self._closed,
+            )
             self._closed = 0
         if not self._refused:
             return
