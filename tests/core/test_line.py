@@ -12,6 +12,7 @@ from ratekeeper.core import line
 from ratekeeper.core.limits import Limit
 from ratekeeper.core.line import LAST, Priority, State, Waiter
 from ratekeeper.core.meter import Meter
+from ratekeeper.core.policy import rules_of
 from ratekeeper.core.units import MINUTE, SECOND
 from ratekeeper.errors import ConfigError
 from tests.core.room import START, Room, meters_of
@@ -507,7 +508,7 @@ def test_nobody_is_refused_while_a_call_under_way_may_make_room() -> None:
 
     assert [] == room.refused
 
-    meter.held, meter.settled, meter.kept = 0, 100, 100  # it has used all of it
+    meter.let_go(100, 100, START)  # it has used all of it
     room.run(START + 4 * SECOND)
 
     assert [waiting] == room.refused
@@ -533,6 +534,80 @@ def test_what_others_used_long_ago_is_forgotten_by_halves() -> None:
 
     assert 5 == meter.likely(10)
     assert (400, 200) == (meter.settled, meter.kept)
+
+
+def test_what_was_taken_in_a_window_that_has_gone_does_not_come_back() -> None:
+    room = Room("100 tokens/minute")
+    (meter,) = room.meters
+    meter.settles = True
+    room.enter(Waiter([80]))  # a long stream, not settled for minutes
+    room.run(START + 2 * MINUTE)
+    room.enter(Waiter([100]))
+    meter.let_go(100, 100, room.now)
+    late = room.enter(Waiter([50], timeout_us=20 * SECOND))
+
+    assert State.REFUSED is late.state
+    assert 0 == meter.may_come_back(room.now)
+
+    meter.let_go(80, 10, START)  # forgotten by now: it changes nothing
+    room.run(START + 9 * MINUTE)
+    room.enter(Waiter([1]))
+
+    meter.let_go(80, 80, START)
+
+    assert [1] == [*meter.held.values()]
+
+
+def test_what_is_only_watched_is_waited_for_where_the_provider_said_so_alone() -> None:
+    (meter,) = [rule.meter(START) for rule in rules_of(["100 tpm"], shadow={0})]
+    meter.grant(100, START)
+
+    assert 0 == meter.surely_us(0, 50, 0, START)
+
+    meter.pause(START + SECOND)
+
+    assert SECOND == meter.surely_us(0, 50, 0, START)
+
+
+def test_a_cold_start_is_waited_for_whatever_comes_back() -> None:
+    meter, pace = meters_of("100 tpm", "60 tokens/minute using token-bucket burst 1")
+    meter.start_cold(START, pace)
+    meter.grant(1, START)
+
+    assert SECOND == meter.surely_us(0, 1, 100, START)
+
+
+@pytest.mark.parametrize("limit", ["using paced", "using token-bucket burst 20"])
+def test_what_comes_back_makes_room_for_a_call_above_the_burst(limit: str) -> None:
+    room = Room(f"100 tokens/minute {limit}")
+    (meter,) = room.meters
+    meter.settles = True
+    room.enter(Waiter([20]))
+    waiting = room.enter(Waiter([30], timeout_us=5 * SECOND))
+
+    assert State.WAITING is waiting.state
+
+
+def test_whoever_waits_in_a_crowd_looks_less_often() -> None:
+    room, _ = elastic()
+    waits = [
+        room.enter(Waiter([50], timeout_us=20 * SECOND)).wake_us for _ in range(1001)
+    ]
+
+    assert START + SECOND == waits[0]
+    assert START + 3 * SECOND == waits[-1]
+
+
+def test_a_call_is_looked_at_when_it_rises() -> None:
+    room = Room("100 tokens/minute using token-bucket")
+    for _ in range(10):
+        room.enter(Waiter([10], priority=Priority.INTERACTIVE))
+    small = room.enter(Waiter([1]))
+    large = room.enter(Waiter([95], priority=Priority.INTERACTIVE))
+    room.run()
+
+    assert START + 30 * SECOND == small.granted_us
+    assert large in room.granted
 
 
 def test_a_pause_is_certain_whatever_calls_hold() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ratekeeper import Denied, Limiter, MemoryStore
@@ -21,8 +21,8 @@ LIMITS = (
 )
 CALLS = st.lists(
     st.tuples(
-        st.integers(1, 60),  # tokens
-        st.integers(0, 20),  # seconds until the next
+        st.integers(1, 100),  # tokens
+        st.integers(0, 10),  # seconds until the next
         st.sampled_from([None, 0, 0.5, 1.2]),  # the share it settles by, if it does
     ),
     min_size=1,
@@ -31,7 +31,9 @@ CALLS = st.lists(
 
 
 @pytest.mark.parametrize("limit", LIMITS)
-@given(calls=CALLS, tokens=st.integers(1, 60), timeout_s=st.integers(1, 59))
+@given(calls=CALLS, tokens=st.integers(1, 100), timeout_s=st.integers(1, 59))
+@example(calls=[(2, 0, None)], tokens=3, timeout_s=1)
+@example(calls=[(1, 0, None)] * 2, tokens=22, timeout_s=1)
 def test_whoever_is_refused_ahead_of_time_could_not_have_been_served(
     limit: str, calls: list[tuple[int, int, float | None]], tokens: int, timeout_s: int
 ) -> None:
@@ -80,4 +82,4 @@ def test_what_is_settled_or_taken_back_is_held_no_more(
             grant.cancel()
     (row,) = limiter._scope.rows.values() if grants else [()]
 
-    assert [0] * len(row) == [meter.held for meter in row]
+    assert [0] * len(row) == [sum(meter.held.values()) for meter in row]

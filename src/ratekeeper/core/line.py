@@ -187,12 +187,24 @@ def _consider(waiter: Waiter, now: int, changed: list[Waiter]) -> None:
             waiter.lacks.append(meter)
     wake = now + waiter.wait_us
     if late:  # what is given back until then may decide
-        wake = min(wake, now + _LOOK_US)
+        wake = min(wake, now + _LOOK_US * (1 + _longest(wanted) // _CROWD))
+    rank = waiter.rank(now)
+    if rank and any(_first_rank(meter, now) < rank for meter in wanted):
+        wake = min(wake, waiter.rises_us(rank))  # it may be first then
     if waiter.deadline_us is not None:
         wake = min(wake, waiter.deadline_us)
     if wake < waiter.wake_us or waiter.wake_us <= now:
         changed.append(waiter)
     waiter.wake_us = wake
+
+
+def _longest(meters: Iterable[Meter]) -> int:
+    return max(0 if meter.line is None else len(meter.line) for meter in meters)
+
+
+def _first_rank(meter: Meter, now: int) -> int:
+    first = None if meter.line is None else meter.line.first(now)
+    return LAST if first is None else first.rank(now)
 
 
 def _late(
@@ -230,16 +242,12 @@ def _least_us(waiter: Waiter, meter: Meter, wait: int, end_us: int, now: int) ->
     cost, ahead, line = waiter.cost_of(meter), 0, meter.line
     if line is not None:
         ahead = line.stay_ahead(waiter, now) if rises else line.ahead(waiter, now)
-    left = meter.likely(ahead) + cost - back
-    if left <= 0:
-        return max(0, meter.paused_until_us - now)
-    own = min(cost, left)
-    least = max(meter.delay_us(own, now), meter.behind_us(left - own, own, now))
-    return min(wait, least)
+    return min(wait, meter.surely_us(meter.likely(ahead), cost, back, now))
 
 
 _PATIENCE = MINUTE  # nobody waits longer than this for money unless told to
 _LOOK_US = SECOND  # how often a call looks at what others have given back
+_CROWD = 500  # calls in a line, beyond which each looks less often
 
 
 def _remind_second(

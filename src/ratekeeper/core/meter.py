@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 NEVER = 1 << 62  # the wait of a call that no wait lets through
 _REMEMBERED = 8  # limits' worth of calls, by which others are judged
+_SPANS = 4  # of a window, in which what grants hold is added up
 
 
 class Meter:
@@ -33,6 +34,7 @@ class Meter:
         "cold_until_us",
         "guard_us",
         "held",
+        "is_amount",
         "kept",
         "learner",
         "limit",
@@ -45,6 +47,7 @@ class Meter:
         "refunds",
         "settled",
         "settles",
+        "span_us",
         "text",
         "unit",
     )
@@ -68,7 +71,10 @@ class Meter:
         # path looks at this one flag.
         self.attention = False
         self.charged = 0
-        self.held = 0  # by grants that are not settled
+        # Whether it counts what a call may take more or less of.
+        self.is_amount = self.unit != "requests" and limit.window_us > 0
+        self.span_us = max(1, limit.window_us // _SPANS)
+        self.held: dict[int, int] = {}  # by grants not settled, by the span they are of
         self.settles = False  # whether grants will be: some callers never do
         self.settled = 0  # of what was held, and what of it was used in the end
         self.kept = 0
@@ -100,6 +106,14 @@ class Meter:
     def backlog_us(self, ahead: int, cost: int, now: int) -> int:
         """Return the least time until `cost` fits once `ahead` has been served."""
         raise NotImplementedError
+
+    def least_us(self, ahead: int, cost: int, back: int, now: int) -> int:
+        """Return `backlog_us` if so much of what is used came back at once."""
+        left = ahead + cost - back
+        if left <= 0:
+            return 0
+        own = min(cost, left)
+        return max(self.wait_us(own, now), self.backlog_us(left - own, own, now))
 
     def used(self, now: int) -> int:
         """Return what counts against the limit now."""
@@ -163,19 +177,45 @@ class Meter:
         """Return what a call of this cost counts for in line."""
         return cost
 
-    def may_come_back(self, now: int) -> int:
-        """Return how much of what is used calls under way may yet give back.
+    # What grants hold, and give back.
 
-        Every call is a request, whatever becomes of it.
+    def take_hold(self, cost: int, now: int) -> None:
+        """Take note of what a grant holds from now on."""
+        span, held = now // self.span_us, self.held
+        if span not in held:
+            for old in [one for one in held if one < span - 2 * _SPANS]:
+                del held[old]
+        held[span] = held.get(span, 0) + cost
+
+    def let_go(self, cost: int, used: int, taken_us: int) -> None:
+        """Take note that a grant is settled, and of what was used of what it held."""
+        span = taken_us // self.span_us
+        if span in self.held:
+            self.held[span] -= cost
+        self.settles = True
+        self.settled += cost
+        self.kept += used
+
+    def may_come_back(self, now: int) -> int:
+        """Return how much of what is used calls under way may yet give back, at most.
+
+        What was taken in a window that has gone comes back no more; nor is it
+        remembered for longer than two.
         """
         if not self.is_elastic:
             return 0
-        return min(self.held, self.used(now))
+        since = self.kept_since_us(now) // self.span_us
+        held = sum(cost for span, cost in self.held.items() if span >= since)
+        return min(held, self.used(now))
+
+    def kept_since_us(self, now: int) -> int:
+        """Return since when what was taken can still be given back."""
+        return now - self.limit.window_us - self.guard_us
 
     @property
     def is_elastic(self) -> bool:
         """Whether calls may take less of it in the end than they hold."""
-        return self.refunds and self.settles and self.unit != "requests"
+        return self.is_amount and self.refunds and self.settles
 
     def likely(self, amount: int) -> int:
         """Return what is used in the end of so much that calls are to hold.
@@ -222,11 +262,20 @@ class Meter:
             wait = max(wait, min(paced, self.cold_until_us - now))
         return wait
 
+    def surely_us(self, ahead: int, cost: int, back: int, now: int) -> int:
+        """Return the least wait once `ahead` has been served and `back` has come back."""
+        wait = max(self.least_us(ahead, cost, back, now), self.paused_until_us - now)
+        if self.pace is not None:
+            paced = self.pace.wait_us(cost, now)
+            wait = max(wait, min(paced, self.cold_until_us - now))
+        return wait
+
     def grant(self, cost: int, now: int) -> None:
         """Charge what `delay_us` has just said fits at this same instant."""
         self.admit(cost, now)
         self.charged += cost
-        self.held += cost
+        if self.is_amount:
+            self.take_hold(cost, now)
         if self.pace is not None:
             self.pace.take(cost, now)
 

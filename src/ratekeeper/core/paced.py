@@ -110,6 +110,13 @@ class Paced(Meter):
         """The width of a slot of its window."""
         return self._log.grain_us
 
+    def least_us(self, ahead: int, cost: int, back: int, now: int) -> int:
+        """Return `backlog_us` if so much of what is used came back at once."""
+        return max(
+            self._bucket.least_us(ahead, cost, back, now),
+            self._log.least_us(ahead, cost, back, now),
+        )
+
     def used(self, now: int) -> int:
         """Return what counts against the limit's window now."""
         return self._log.used(now)

@@ -553,23 +553,19 @@ def _trued_up(
         if at == split:
             said, counted = actual, counted_us
         cost = costs[at]
-        meter.held -= cost
-        meter.settled += cost
-        meter.settles = True
         unit = meter.unit
+        if meter.is_amount:
+            meter.let_go(cost, said.get(unit, cost), taken_us)
         if unit in said:
-            meter.kept += said[unit]
             delta = said[unit] - cost
             if delta > 0:
                 meter.charge(delta, now)
             elif delta and meter.refunds:
                 meter.back(-delta, taken_us, now, counted)
                 freed = freed or meter.attention
-        else:
-            meter.kept += cost
-            if unit == CONCURRENT:
-                meter.back(cost, taken_us, now)
-                freed = freed or meter.attention
+        elif unit == CONCURRENT:
+            meter.back(cost, taken_us, now)
+            freed = freed or meter.attention
         at += 1
     return freed
 
@@ -585,7 +581,8 @@ def _given_back(
     meters: Sequence[Meter], costs: Sequence[int], taken_us: int, now: int
 ) -> list[Waiter]:
     for meter, cost in zip(meters, costs, strict=True):
-        meter.held -= cost
+        if meter.is_amount:
+            meter.let_go(cost, 0, taken_us)
         meter.back(cost, taken_us, now)
     return _advanced(meters, now)
 
@@ -614,7 +611,8 @@ def _gone(meters: Sequence[Meter], costs: Sequence[int], now: int) -> Waiter:
     for meter in meters:
         if meter.learner is None:
             meter.admit(costs[at], now)
-            meter.held += costs[at]
+            if meter.is_amount:
+                meter.take_hold(costs[at], now)
         else:
             meter.grant(costs[at], now)
         at += 1
