@@ -11,7 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ratekeeper.gateway import intake
-from ratekeeper.gateway.intake import MOST_VALUES, Crowded, Held, TooManyValues
+from ratekeeper.gateway.intake import (
+    MOST_VALUES,
+    Crowded,
+    Held,
+    NoObject,
+    TooManyValues,
+    Unclear,
+)
 
 
 def test_one_body_may_fill_all_the_room() -> None:
@@ -103,6 +110,48 @@ def test_as_many_tokens_as_any_provider_embeds_are_taken_in() -> None:
     body = json.dumps({"input": list(range(300_000))}).encode()
 
     assert intake.decoded(body) is not None
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[]",
+        b"1",
+        b'"{}"',
+        b'{"n": 10, "user": "\xe9"}',
+        b'{"n": 10, "user": ' + b"[" * 1100 + b"]" * 1100 + b"}",
+        b'{"n": 10,}',
+        b'{/**/"n": 10}',
+        b"model=m&n=10",
+        b'\n\x02{"n": 10}',
+    ],
+)
+def test_what_is_read_by_some_alone_is_no_object(body: bytes) -> None:
+    with pytest.raises(NoObject):
+        intake.decoded(body)
+
+
+@pytest.mark.parametrize("body", [b"", b" \r\n", b"null", b" null "])
+def test_an_empty_body_says_nothing(body: bytes) -> None:
+    assert intake.decoded(body) is None
+    assert intake.decoded(body, each_once=True) is None
+
+
+@pytest.mark.parametrize(
+    "encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32"]
+)
+@pytest.mark.parametrize("text", ['{"a": "é"}', '{"a": "\\ud83d"}', '{"a": NaN}'])
+def test_json_is_read_however_clients_write_it(text: str, encoding: str) -> None:
+    assert repr(json.loads(text)) == repr(intake.decoded(text.encode(encoding)))
+
+
+def test_a_name_may_stand_twice_where_nothing_goes_by_it() -> None:
+    body = b'{"x": 1, "y": {"x": 1, "x": 2}}'
+
+    assert {"x": 1, "y": {"x": 2}} == intake.decoded(body)
+
+    with pytest.raises(Unclear):
+        intake.decoded(body, each_once=True)
 
 
 MANY = b"[" + b"0," * MOST_VALUES + b"0]"

@@ -240,6 +240,9 @@ def test_a_model_is_deleted_by_its_owner_alone(tmp_path: Path) -> None:
         ({"type": "stored_completions"}, (403, 403)),
         ({"type": "responses"}, (403, 403)),
         ({"type": ["file_id"]}, (403, 403)),
+        ([{"type": "stored_completions"}], (403, 403)),
+        ("stored_completions", (403, 403)),
+        (None, (200, 200)),
     ],
 )
 def test_an_eval_reads_nothing_of_others(
@@ -251,6 +254,26 @@ def test_an_eval_reads_nothing_of_others(
         seen = it.statuses("/v1/evals/eval_1/runs", json=run)
 
     assert statuses == seen
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"data_source": %b, "data_source": {"source": {"type": "file_content"}}}',
+        b'{"data_source": {"source": {"type": "file_content"}, "source": %b}}',
+        b'{"name": "\xe9", "data_source": {"source": %b}}',
+        b'{"metadata": ' + b"[" * 1100 + b"]" * 1100 + b', "data_source": %b}',
+        b'{"data_source": {"source": %b}, }',
+    ],
+)
+def test_no_way_of_writing_it_has_an_eval_read_what_is_others(
+    tmp_path: Path, body: bytes
+) -> None:
+    with _two(tmp_path, "openai") as it:
+        said = body.replace(b"%b", b'{"type": "stored_completions"}')
+        seen = it.statuses("/v1/evals/eval_1/runs", content=said)
+
+    assert (400, 400) == seen
 
 
 def test_an_owner_without_others_does_as_it_likes(tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ def test_an_upload_that_is_too_large_is_its_callers_fault(tmp_path: Path) -> Non
                 client.post(
                     "/v1/files",
                     content=parts(),
-                    headers={"content-type": "application/octet-stream"},
+                    headers={"content-type": "multipart/form-data; boundary=B"},
                 ).status_code
                 for _ in range(FAILURES)
             ]

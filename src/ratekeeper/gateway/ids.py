@@ -126,8 +126,11 @@ def source_of(route: Route, said: Mapping[str, object]) -> Mapping[str, object]:
 
 def reads_all(route: Route, said: Mapping[str, object]) -> bool:
     """Say whether a call has an eval read what all have stored in the account."""
-    source = source_of(route, said)
-    return bool(source) and source.get("type") not in ("file_content", "file_id")
+    data = said.get("data_source") if route.family == "evals" else None
+    source = data.get("source") if isinstance(data, dict) else data
+    if isinstance(source, dict):
+        return source.get("type") not in ("file_content", "file_id")
+    return source is not None  # in another shape it may say anything
 
 
 def is_word(name: str) -> bool:

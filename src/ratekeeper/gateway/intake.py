@@ -49,6 +49,10 @@ class Unclear(Exception):
     """A name stands twice in a JSON object: which one counts is up to its reader."""
 
 
+class NoObject(Exception):
+    """A body is no JSON object, or one that not everybody could read."""
+
+
 class TooManyValues(Exception):
     """JSON holds more values than may be looked at in one turn of the loop."""
 
@@ -162,11 +166,11 @@ def read_json(data: bytes) -> object:
         return shapes.read_json(data)  # which puts up with more
 
 
-def decoded(body: bytes) -> dict[str, object] | None:
-    """Return the object that a JSON body is; None where it is none.
+def decoded(body: bytes, *, each_once: bool = False) -> dict[str, object] | None:
+    """Return the object that a JSON body is; None where there is nothing in it.
 
-    Raises `Unclear` where providers could read another model or bound in it than we do,
-    and `TooManyValues`.
+    Raises `NoObject`, `TooManyValues`, and `Unclear` where providers could read another
+    model or bound in it than we do; with `each_once` whatever stands there twice.
     """
     if len(body) > MOST_VALUES and weight(body) > MOST_VALUES:
         raise TooManyValues
@@ -175,9 +179,11 @@ def decoded(body: bytes) -> dict[str, object] | None:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         value = _read_once(body)  # which puts up with more
     else:
-        if _is_suspect(body) and _read_once(body) is None:
-            raise Unclear
-    return value if isinstance(value, dict) else None
+        if each_once or _is_suspect(body):
+            _read_once(body)
+    if value is None or isinstance(value, dict):
+        return value
+    raise NoObject
 
 
 def weight(body: bytes) -> int:
@@ -208,11 +214,11 @@ def _is_suspect(body: bytes) -> bool:
 
 
 def _read_once(body: bytes) -> object:
-    """Parse JSON no object of which has a name twice; None where it is no JSON."""
+    """Parse JSON no object of which has a name twice; None where there is nothing."""
     try:
-        return json.loads(body, object_pairs_hook=_once)
+        return json.loads(body, object_pairs_hook=_once) if body.strip() else None
     except (ValueError, RecursionError):
-        return None
+        raise NoObject from None
 
 
 def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
