@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import email.parser
 import email.policy
+import json
 import time
+from typing import Any
 
 import pytest
 from hypothesis import example, given
@@ -135,6 +137,12 @@ HEAD = b"--B\r\ncontent-disposition: "
         form(HEAD + b'form-data; name="mo\\del"\r\n\r\na\r\n'),
         form(HEAD + b'form-data; name="\xff"\r\n\r\na\r\n'),
         form(HEAD + b'form-data; filename="x"\r\n\r\na\r\n'),
+        form(HEAD + b'form-data; name="x"; filename=""\r\n\r\na\r\n'),
+        form(HEAD + b'form-data; name="x"; filename=" "\r\n\r\na\r\n'),
+        form(HEAD + b'form-data; name="x"; filename*=x\r\n\r\na\r\n'),
+        form(HEAD + b"form-data; name=x; filename*=utf-8''x\r\n\r\na\r\n"),
+        form(HEAD + b"form-data; name=x; filename=x; filename*=x\r\n\r\na\r\n"),
+        form(HEAD + b"form-data; name=x; filename=x; filename*=utf-8''\r\n\r\na\r\n"),
         form(HEAD + b'attachment; name="model"\r\n\r\na\r\n'),
         form(HEAD + b"form-data; name*=utf-8''model\r\n\r\na\r\n"),
         form(HEAD + b'form-data;\r\n name="model"\r\n\r\na\r\n'),
@@ -147,6 +155,11 @@ HEAD = b"--B\r\ncontent-disposition: "
         form(b"--B\r\nx: " + b"y" * 5000 + b"\r\n" + MODEL[5:]),
         form(b"--B\r\ncontent-transfer-encoding: base64\r\n" + MODEL[5:]),
         form(b"--B\r\ncontent-type: text/plain; charset=utf-7\r\n" + MODEL[5:]),
+        form(b"--B\r\ncontent-type: text/plain; charset=utf-16\r\n" + MODEL[5:]),
+        form(
+            b"--B\r\ncontent-type: text/plain; charset=ISO-8859-1\r\n",
+            part("n", b"\xe9")[5:],
+        ),
         form(b'--B\r\ncontent-disposition: form-data; name="x"\r\n\r\n'),
         form(*[MODEL] * 1001),
     ],
@@ -180,6 +193,8 @@ def test_a_form_has_one_boundary(kind: bytes) -> None:
     [
         b"content-type: text/plain; charset=UTF-8",
         b'content-type: text/plain; charset="utf-8"\r\nContent-Transfer-Encoding: 8bit',
+        b"content-type: text/plain; charset=ISO-8859-1",
+        b"content-type: text/plain; charset=windows-1252",
         b"content-length: 1\r\nx: y",
     ],
 )
@@ -187,6 +202,58 @@ def test_what_clients_write_beside_a_value_is_no_matter(head: bytes) -> None:
     body = form(b"--B\r\n" + head + b"\r\n" + MODEL[5:])
 
     assert [("model", b"a")] == fields(body, TYPE)
+
+
+@pytest.mark.parametrize(
+    "more", [b"", b"; filename*=UTF-8''%C3%BC", b";filename*=\"utf-8''a\""]
+)
+def test_a_file_has_a_name_and_may_have_it_in_two_ways(more: bytes) -> None:
+    file = HEAD + b'form-data; name="x"; filename="u"' + more + b"\r\n\r\n\xff\r\n"
+
+    assert [("model", b"a")] == fields(form(file, MODEL), TYPE)
+
+
+def test_a_field_of_another_charset_says_what_is_ascii_in_all() -> None:
+    head = b"content-type: text/plain; charset=%b\r\n"
+    value = "é".encode()
+    body = form(b"--B\r\n" + head % b"utf-8" + part("n", value)[5:])
+
+    assert [("n", value)] == fields(body, TYPE)
+
+
+def pictures(n: str) -> int:
+    """Return how many pictures a form asks for."""
+    body = form(part("n", n.encode()))
+    return (
+        find_provider("openai").read_request("POST", "/v1/images/edits", body).choices
+    )
+
+
+@pytest.mark.parametrize(
+    ("n", "count"),
+    [("10", 10), (" 10 ", 10), ("1_0", 10), ("+10", 10), ("１０", 10), ("10.0", 10)],
+)
+def test_a_number_is_read_as_loosely_as_any_server_does(n: str, count: int) -> None:
+    assert count == pictures(n)
+
+
+@pytest.mark.parametrize(
+    ("n", "count"),
+    [("1e1", 1), ("10.5", 1), ("", 1), ("x", 1), ("-3", 1), ("9" * 300, 10_000)],
+)
+def test_what_is_no_number_is_none_and_each_is_bounded(n: str, count: int) -> None:
+    assert count == pictures(n)
+
+
+@pytest.mark.parametrize("said", [{"N": 10}, {"n": 1, "N": 10}, {"N": "1", "n": "10"}])
+def test_pictures_are_counted_by_the_greater_of_two_numbers(
+    said: dict[str, Any],
+) -> None:
+    facts = find_provider("openai").read_request(
+        "POST", "/v1/images/generations", json.dumps(said).encode()
+    )
+
+    assert 10 == facts.choices
 
 
 @pytest.mark.parametrize("first", [b"B", b"--" + b"B" * 71, b"--\xff", b"--B \n"])

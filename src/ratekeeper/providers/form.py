@@ -33,7 +33,10 @@ _DISPOSITION = re.compile(
 _PARAMETER = re.compile(rb";[ \t]*+([^=;\s]++)=(%b)" % _VALUE)
 _NAMED = re.compile(rb";[ \t]*+(?:file)?name\*?[ \t]*+=", re.IGNORECASE)
 _AS_IT_IS = frozenset([b"7bit", b"8bit", b"binary"])
-_CHARSETS = frozenset([b"utf-8", b"us-ascii"])
+# In these ASCII is ASCII, so what is no more than that is the same in all of them.
+_CHARSETS = re.compile(rb"utf-8|us-ascii|ascii|latin-?1|iso-8859-\d+|windows-125\d")
+# A file's name as RFC 8187 writes it; some take what is written otherwise for none.
+_EXTENDED = re.compile(rb"\"?[\w.-]+'[\w-]*'[^'\"]+\"?")
 _CHARSET = re.compile(rb';[ \t]*+charset="?([^\s";]++)', re.IGNORECASE)
 
 
@@ -54,12 +57,15 @@ def fields(body: bytes, content_type: bytes = b"") -> list[tuple[str, bytes]]:
     end, found = _CRLF + mark, []
     at = begin + len(mark) + 2
     for _ in range(_MOST_PARTS):
-        name, at = _head(body, at)
+        said, at = _head(body, at)
+        name = _name(said)
         stop = body.find(end, at)
         if stop < 0 or body.startswith(mark, at):
             raise Unclear
         if name is not None:
-            found.append((name, body[at:stop]))
+            value = body[at:stop]
+            _check_charset(said, value)
+            found.append((name, value))
         at = stop + len(end) + 2
         if body.startswith(b"--", at - 2):
             if body[at:] not in {b"", _CRLF}:
@@ -90,8 +96,8 @@ def _first(body: bytes, begin: int) -> bytes:
     return line[2:]
 
 
-def _head(body: bytes, at: int) -> tuple[str | None, int]:
-    """Read the head of a part: its name, None for a file, and where its value begins."""
+def _head(body: bytes, at: int) -> tuple[dict[bytes, bytes], int]:
+    """Read the head of a part: its headers, and where its value begins."""
     said: dict[bytes, bytes] = {}
     for _ in range(_MOST_LINES + 1):
         stop = body.find(_CRLF, at, at + _LONGEST_LINE)
@@ -99,7 +105,7 @@ def _head(body: bytes, at: int) -> tuple[str | None, int]:
             break
         line, at = body[at:stop], stop + 2
         if not line:
-            return _name(said), at
+            return said, at
         match = _HEADER.fullmatch(line)
         name = b"" if match is None else match[1].lower()
         if match is None or name in said:
@@ -109,6 +115,7 @@ def _head(body: bytes, at: int) -> tuple[str | None, int]:
 
 
 def _name(said: dict[bytes, bytes]) -> str | None:
+    """Return the name of a part, None for a file."""
     disposition = said.get(b"content-disposition", b"")
     match = _DISPOSITION.fullmatch(disposition)
     if match is None:
@@ -122,10 +129,8 @@ def _name(said: dict[bytes, bytes]) -> str | None:
     if said.get(b"content-transfer-encoding", b"binary").lower() not in _AS_IT_IS:
         raise Unclear
     if len(given) > 1:
+        _check_file(parameters)
         return None
-    charset = _CHARSET.search(said.get(b"content-type", b""))
-    if charset is not None and charset[1].lower() not in _CHARSETS:
-        raise Unclear
     written = parameters[b"name"]
     if b"\\" in written:
         raise Unclear
@@ -134,3 +139,20 @@ def _name(said: dict[bytes, bytes]) -> str | None:
     except UnicodeDecodeError:
         raise Unclear from None
     return name
+
+
+def _check_file(parameters: dict[bytes, bytes]) -> None:
+    """Raise `Unclear` where some would not see that a part is a file."""
+    if not parameters.get(b"filename", b"").strip(b'" \t'):
+        raise Unclear
+    extended = parameters.get(b"filename*")
+    if extended is not None and _EXTENDED.fullmatch(extended) is None:
+        raise Unclear
+
+
+def _check_charset(said: dict[bytes, bytes], value: bytes) -> None:
+    """Raise `Unclear` where a value would say something else than in UTF-8."""
+    charset = _CHARSET.search(said.get(b"content-type", b""))
+    name = b"utf-8" if charset is None else charset[1].lower()
+    if _CHARSETS.fullmatch(name) is None or not (name == b"utf-8" or value.isascii()):
+        raise Unclear

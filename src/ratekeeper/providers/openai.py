@@ -240,7 +240,8 @@ def _pictures(path: str, body: bytes | Json) -> int:
         return 1
     if isinstance(body, bytes) and body.lstrip().startswith(b"--"):
         return _pictures_of_form(body)
-    return shapes.choices_of((shapes.read_object(body) or {}).get("n"))
+    said = shapes.read_object(body) or {}  # Go's JSON takes names in capitals as well
+    return shapes.choices_of(*(said[name] for name in ("n", "N") if name in said))
 
 
 def _pictures_of_form(body: bytes) -> int:
@@ -248,7 +249,8 @@ def _pictures_of_form(body: bytes) -> int:
         said = form.fields(body)
     except form.Unclear:
         return 1
-    return shapes.choices_of(0, *(v.decode("latin-1") for n, v in said if n == "n"))
+    numbers = (value.decode("utf-8", "replace") for name, value in said if name == "n")
+    return shapes.choices_of(*numbers)
 
 
 def _choices(request: Json) -> int:

@@ -23,7 +23,7 @@ _LARGEST_COUNT = 10**9  # of tokens; no request or answer has as many
 _MOST_CHOICES = 10_000
 _BYTES_PER_TOKEN = 4
 _YES = frozenset(["1", "on", "t", "true", "y", "yes"])  # as pydantic has it
-_DIGITS = re.compile(r"[0-9]{1,20}(?:\.0{1,20})?", re.ASCII)
+_WHOLE = re.compile(r"\.0*$")  # and nothing behind it
 
 Json = dict[str, object]
 
@@ -124,9 +124,9 @@ def model_of(request: Json) -> str:
 def choices_of(*said: object) -> int:
     """Return how many answers are asked for, by the largest of what is said.
 
-    A number is one however it is written: Google takes "3", and others 3.0.
+    A number is one however it is written: Google takes "3", others 3.0, pydantic " 1_0".
     """
-    return min(max(1, *map(_number, said)), _MOST_CHOICES)
+    return min(max([1, *map(_number, said)]), _MOST_CHOICES)
 
 
 def is_true(value: object) -> bool:
@@ -137,8 +137,11 @@ def is_true(value: object) -> bool:
 
 
 def _number(value: object) -> int:
-    if isinstance(value, str) and _DIGITS.fullmatch(value):
-        value = int(value.partition(".")[0])
+    if isinstance(value, str):
+        try:
+            return int(_WHOLE.sub("", value.strip()))
+        except ValueError:
+            return 0
     if isinstance(value, float) and value == value // 1:  # neither NaN nor infinite
         value = int(value)
     return value if type(value) is int else 0
