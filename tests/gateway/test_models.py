@@ -83,6 +83,8 @@ END = b"--B--\r\n"
         ("/v1/chat/completions", {"models": [NOT]}),
         ("/v1/responses", {"model": MAY, "tools": [{"type": "x", "model": NOT}]}),
         ("/v1/responses", {"model": MAY, "Agent": NOT}),
+        ("/v1/chat/completions", {"model": MAY, "plugins": [{"a_models": [NOT]}]}),
+        ("/v1/chat/completions", {"model": MAY, "fallbackModel": NOT}),
         ("/v1/threads/t/runs", {"assistant_id": "a", "model": NOT}),
         ("/v1/batches", {"input_file_id": "file-1", "model": MAY}),
         ("/p/openai/v1/batches", {"input_file_id": "file-1"}),
@@ -104,12 +106,26 @@ def test_no_other_model_runs(door: Door, path: str, body: dict[str, Any]) -> Non
     assert 200 == door.ask("free", path, body)
 
 
-def test_no_model_runs_that_a_header_names(door: Door) -> None:
-    named = {"x-ms-oai-image-generation-deployment": NOT}
+@pytest.mark.parametrize(
+    "header", ["x-ms-oai-image-generation-deployment", "azureml-model-deployment"]
+)
+def test_no_model_runs_that_a_header_names(door: Door, header: str) -> None:
     said = {"model": MAY, "input": "x"}
 
-    assert 403 == door.ask("some", "/v1/responses", said, **named)
-    assert 200 == door.ask("free", "/v1/responses", said, **named)
+    assert 403 == door.ask("some", "/v1/responses", said, **{header: NOT})
+    assert 200 == door.ask("some", "/v1/responses", said, **{header: MAY})
+    assert 200 == door.ask("free", "/v1/responses", said, **{header: NOT})
+
+
+@pytest.mark.parametrize("values", [(NOT, MAY), (MAY, NOT)])
+def test_no_model_runs_that_one_of_two_headers_names(
+    door: Door, values: tuple[str, str]
+) -> None:
+    headers = [("x-ms-oai-image-generation-deployment", one) for one in values]
+    said = {"model": MAY, "input": "x"}
+    reply = door.clients["some"].post("/v1/responses", json=said, headers=headers)
+
+    assert 403 == reply.status_code
 
 
 @pytest.mark.parametrize(
@@ -120,6 +136,9 @@ def test_no_model_runs_that_a_header_names(door: Door) -> None:
         ("/v1/responses", {"prompt": {"id": "p"}, "tools": [{"model": MAY}]}),
         ("/gemini/v1beta/interactions", {"input": "x"}),
         ("/v1/chat/completions", {"model": MAY, "MODEL": MAY}),
+        ("/v1/chat/completions", {"model": {"id": NOT}}),
+        ("/v1/chat/completions", {"model": MAY, "models": [{"id": NOT}]}),
+        ("/v1/chat/completions", {"model": MAY, "x": {"model": [[NOT]]}}),
         ("/v1/messages/batches", {"requests": [{"model": MAY, "Model": MAY}]}),
     ],
 )
@@ -196,9 +215,10 @@ def test_a_body_of_no_type_is_read(door: Door) -> None:
 
 
 def test_every_model_of_a_body_is_found() -> None:
-    said = {"a": [{"model": "1", "b": {"models": ["2", {"agent": "3"}, 4]}}], "n": 1}
+    tools = [{"agent": "3", "their_models": ["4", {"model": "5"}], "is_model": True}]
+    said = {"a": [{"model": "1", "b": {"models": ["2", 4], "model": None}}, tools]}
 
-    assert ["1", "2", "3"] == sorted(models.named(said))
+    assert ["1", "2", "3", "4", "5"] == sorted(models.named(said))
 
 
 def test_google_writes_models_with_where_they_are() -> None:

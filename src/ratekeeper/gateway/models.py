@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 # Names of models, and of agents, which are models with something around them.
 _NAMES = frozenset(["agent", "agent_id", "model", "models"])
+_ENDS = ("model", "models")  # of members that tools and plugins have: analysis_models
 _DECIDING = ("model", "models", "agent")  # at the top level
 # What models read and write, and how tools describe themselves.
 _FREE = frozenset(
@@ -49,7 +50,7 @@ _RUNS_WHAT_A_FILE_SAYS = ("/batches", "/v1/batches")
 
 
 class Ambiguous(Exception):
-    """A body names two models in one object: which one counts is up to its reader."""
+    """A body names two models in one object, or one in a way that is up to its reader."""
 
 
 def is_needed(route_: Route) -> bool:
@@ -88,9 +89,11 @@ def _in_object(one: dict[str, object], waiting: list[object]) -> Iterator[str]:
         word = name.lower()
         if word == "model":
             models += 1
-        if word in _NAMES:
+        if word in _NAMES or word.endswith(_ENDS):
             listed = value if isinstance(value, list) else [value]
             yield from (each for each in listed if isinstance(each, str))
+            if word in _NAMES and any(isinstance(one, dict | list) for one in listed):
+                raise Ambiguous
         if word not in _FREE:
             waiting.append(value)
     if models > 1:

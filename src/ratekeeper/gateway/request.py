@@ -31,7 +31,8 @@ _CHANGES = frozenset(["PATCH", "POST", "PUT"])
 _JSON = b"application/json"
 _FORM = b"multipart/"
 _MOST_TARGETS = 1024  # remembered: what callers make up must not fill the memory
-_BESIDE = b"x-ms-oai-image-generation-deployment"  # Azure's: a model that a tool uses
+# Azure's: a model that a tool uses, and the one that answers.
+_BESIDE = (b"x-ms-oai-image-generation-deployment", b"azureml-model-deployment")
 
 _NO_JSON = (
     "the body is no JSON object that everybody reads alike: write it in UTF-8, without "
@@ -294,8 +295,8 @@ class Request:
             if models.is_needed(self.route) and not (model or models.decides(said)):
                 raise Refused(Fault.BAD_REQUEST, "the request names no model")
         try:
-            beside = self.field(_BESIDE).decode("latin-1")
-            for name in (model, beside, *models.named(said)):
+            beside = [v.decode("latin-1") for n, v in self.headers if n in _BESIDE]
+            for name in (model, *beside, *models.named(said)):
                 asked = models.bare(name, self.route.dialect)
                 if asked and not self.caller.may_use(asked):
                     raise Refused(
@@ -306,7 +307,8 @@ class Request:
         except models.Ambiguous:
             # Which of two names counts is up to whoever reads them.
             raise Refused(
-                Fault.BAD_REQUEST, "the request names two models in one object"
+                Fault.BAD_REQUEST,
+                "the request names two models in one object, or one that is no text",
             ) from None
 
     def patience_us(self) -> int:
