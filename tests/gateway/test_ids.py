@@ -247,6 +247,7 @@ def test_naming_what_was_there_gives_it_to_nobody() -> None:
         ("/fine_tuning/jobs/ftjob-1/cancel", ["ftjob-1"]),
         ("/threads/th1/runs/run1/steps", ["th1", "run1"]),
         ("/models/ft:gpt-4o:org::x1", ["ft:gpt-4o:org::x1"]),
+        ("/models/ft:g:o::x1:ckpt-step-9", ["ft:g:o::x1:ckpt-step-9", "ft:g:o::x1"]),
         ("/files/file-1:x", ["file-1", "file-1:x"]),
         ("/chat/completions", []),
         ("/responses/input_tokens", []),

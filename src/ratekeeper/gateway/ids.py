@@ -81,6 +81,7 @@ _ESCAPED = re.compile(
 )
 _LETTER = re.compile(rb"\\u00(..)")
 _BEHIND = re.compile("[?#]")  # the path of a URI
+_CHECKPOINT = ":ckpt-"  # begins what follows the name of the model that it is of
 _WORD = re.compile("[a-z_]+")  # of a path: what is done, not to what
 
 
@@ -182,7 +183,9 @@ def in_path(route: Route) -> Iterator[str]:
         elif not is_word(part):
             yield part
     if not is_google:  # a colon begins what is done with a thing of Google's
-        yield from (part for part in whole[at:] if ":" in part)
+        for part in whole[at:]:
+            if ":" in part:
+                yield from (part, part.partition(_CHECKPOINT)[0])
 
 
 def _in_body(body: bytes, kind: str) -> Iterator[bytes]:
@@ -224,6 +227,8 @@ def text_of(raw: bytes) -> str:
     if len(raw) > _LONGEST_WRITTEN:
         return ""
     try:
+        if b"\\" not in raw:
+            return raw.decode("utf-8", "surrogatepass")
         return json.loads(b'"' + raw + b'"', strict=False)  # type: ignore[no-any-return]
     except ValueError:
         return ""
