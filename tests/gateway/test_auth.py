@@ -8,7 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ratekeeper.gateway.auth import TwoCredentials, credential, is_foreign, strip_key
+from ratekeeper.gateway.auth import (
+    TwoCredentials,
+    credential,
+    is_disguised,
+    is_foreign,
+    strip_key,
+)
 
 
 @pytest.mark.parametrize(
@@ -135,3 +141,31 @@ def test_a_page_of_another_site_is_told_from_programs(
     fields = {name: value for name, value in said.items() if value}
 
     assert expected is is_foreign(fields)
+
+
+@pytest.mark.parametrize(
+    ("host", "listens", "expected"),
+    [
+        (b"evil.example:8080", "127.0.0.1", True),
+        (b"EVIL.example", "localhost", True),
+        (b"evil.example", "::1", True),
+        (b"127.0.0.1.evil.example:8080", "127.0.0.1", True),
+        (b"localhost.evil.example", "127.0.0.1", True),
+        (b"notlocalhost", "127.0.0.1", True),
+        (b"", "127.0.0.1", True),
+        (b"\xff", "127.0.0.1", True),
+        (b"127.0.0.1:8080", "127.0.0.1", False),
+        (b"127.0.0.1", "localhost", False),
+        (b"[::1]:8080", "::1", False),
+        (b"localhost:8080", "127.0.0.1", False),
+        (b"Gateway.LocalHost.:8080", "127.0.0.1", False),
+        (b"host.docker.internal:8080", "127.0.0.1", False),
+        (b"gateway.example", "0.0.0.0", False),
+        (b"ratekeeper:8080", "::", False),
+        (b"gateway.example", "gateway.example", False),
+    ],
+)
+def test_a_name_that_a_stranger_may_have_is_no_name_of_this_machine(
+    host: bytes, listens: str, *, expected: bool
+) -> None:
+    assert expected is is_disguised(host, listens)

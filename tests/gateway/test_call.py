@@ -107,6 +107,26 @@ def test_nobody_calls_without_a_key_unless_told(
     assert 200 == reply.status_code
 
 
+def test_no_name_of_a_stranger_that_leads_here_calls_without_a_key(
+    tmp_path: Path, upstream: Behind
+) -> None:
+    """A page whose own name leads here is of the same site, for its browser."""
+    page = {"host": "evil.example:8080", "origin": "http://evil.example:8080"}
+    with _one(tmp_path, upstream, keys=[], auth="none") as it:
+        url = f"{it.url}/v1/chat/completions"
+        stranger = httpx2.post(url, headers=page, content=b'{"model": "gpt-4o"}')
+        reader = httpx2.get(f"{it.url}/v1/files", headers={"host": page["host"]})
+    listen = "0.0.0.0:0"
+    with _one(tmp_path, upstream, keys=[], auth="none", listen=listen) as it:
+        named = httpx2.get(f"{it.url}/v1/models", headers={"host": "gateway"})
+    with _one(tmp_path, upstream) as it, it.client() as client:
+        known = client.get("/v1/models", headers=page)
+
+    assert [403, 403] == [stranger.status_code, reader.status_code]
+    assert "localhost" in stranger.text
+    assert [200, 200] == [named.status_code, known.status_code]
+
+
 def test_no_page_of_another_site_calls_without_a_key(
     tmp_path: Path, upstream: Behind
 ) -> None:

@@ -14,6 +14,7 @@ import random
 from typing import TYPE_CHECKING, Any
 
 from ratekeeper.client.pool import Pool
+from ratekeeper.config.addresses import host_and_port
 from ratekeeper.config.model import ClientKey
 from ratekeeper.core.backoff import RetryBudget
 from ratekeeper.core.promises import Promises
@@ -65,6 +66,7 @@ class Gateway:
     ) -> None:
         self._config = self._begun = config
         self._environ = os.environ if environ is None else environ
+        self.listens_on = host_and_port(config.listen)[0]
         self.is_draining = False
         self.open_calls = 0
         self.budget = RetryBudget()

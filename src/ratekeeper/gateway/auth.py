@@ -6,6 +6,7 @@ does may not tell from the place a key stood in.
 
 from __future__ import annotations
 
+import ipaddress
 import urllib.parse
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,9 @@ _PARAMETER = b"key"  # of a query: Google's REST
 
 _OWN_SITE = frozenset([b"same-origin", b"none"])  # none: typed, or a bookmark
 _HERE = frozenset([b"localhost", b"127.0.0.1", b"[::1]"])
+
+# Names that nobody can have in the internet; Docker gives its host one of the second.
+_PRIVATE = frozenset(["localhost", "internal"])
 
 FIELDS = _BARE | {_AUTHORIZATION}  # the headers that never go upstream
 
@@ -70,6 +74,34 @@ def is_foreign(fields: Mapping[bytes, bytes]) -> bool:
         return origin == b"null"  # a page that says not whose it is
     name = host if host.endswith(b"]") else host.rpartition(b":")[0] or host
     return host != fields.get(b"host", b"").lower() and name not in _HERE
+
+
+def is_disguised(host: bytes, listens: str) -> bool:
+    """Say whether a request for this machine's own address goes by a stranger's name.
+
+    A page may have its own name lead here, and is of the same site then, for a browser.
+    `listens` is the host that is listened on: where others may come, names are theirs.
+    """
+    name, address = _name(host), _address(listens)
+    is_here = listens == "localhost" or (address is not None and address.is_loopback)
+    if not is_here or _address(name) is not None:
+        return False
+    return name.rstrip(".").rpartition(".")[2] not in _PRIVATE
+
+
+def _name(host: bytes) -> str:
+    """Return a host without its port."""
+    text = host.decode("latin-1").strip().lower()
+    if text.startswith("["):
+        return text[1:].partition("]")[0]
+    return text.partition(":")[0]
+
+
+def _address(name: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(name)
+    except ValueError:
+        return None
 
 
 def strip_key(query: bytes) -> bytes:

@@ -109,6 +109,13 @@ class Request:
             raise Refused(
                 Fault.FORBIDDEN, "a page of another site may not call without a key"
             )
+        if is_anyone and auth.is_disguised(
+            self.field(b"host"), self.gateway.listens_on
+        ):
+            raise Refused(
+                Fault.FORBIDDEN,
+                "without a key this gateway is called by an IP address or as localhost",
+            )
         if caller is None:
             name, fault = "", Fault.UNKNOWN_KEY
             if secret is not None:
