@@ -82,6 +82,32 @@ def test_what_is_called_a_file_is_read_where_no_file_is_taken(
     assert [400] * 3 == [reply.status_code for reply in replies]
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1/chat/completions/%20",
+        "/v1/chat/completions/%C2%A0",
+        "/v1/chat/completions/%E2%80%8B",
+        "/v1/files/file-1%20",
+        "/v1/files/%20file-1",
+        "/v1/complete",
+        "/anthropic/v1/complete",
+        "/gemini/v1beta/models/x:generateText",
+        "/gemini/v1beta/models/x:generateMessage",
+        "/gemini/v1beta/models/x:embedText",
+        "/gemini/v1beta/models/x:batchEmbedText",
+    ],
+)
+def test_no_path_leads_past_what_is_counted(door: Gate, path: str) -> None:
+    with door.client() as client:
+        statuses = [
+            client.post(path, json={}).status_code,
+            client.post(path, json={}, headers={"anthropic-version": "1"}).status_code,
+        ]
+
+    assert [404, 404] == statuses
+
+
 def test_a_part_of_an_upload_is_a_file_whatever_it_is_called(door: Gate) -> None:
     """SDKs go on with the content type of the call that began it."""
     with door.client() as client:

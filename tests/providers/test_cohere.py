@@ -63,6 +63,7 @@ def test_a_request_is_read() -> None:
         ("POST", "/v2/chat/", Endpoint.COHERE_CHAT),
         ("GET", "/v2/chat", Endpoint.OTHER),
         ("POST", "/v2/rerank", Endpoint.OTHER),
+        ("POST", "/v2/embed", Endpoint.EMBEDDINGS),
         ("POST", "/compatibility/v1/chat/completions", Endpoint.CHAT),
     ],
 )
@@ -70,6 +71,22 @@ def test_a_path_tells_what_is_asked_for(
     method: str, path: str, endpoint: Endpoint
 ) -> None:
     assert endpoint is COHERE.read_request(method, path, b"{}").endpoint
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"texts": ["word " * 80, "word"]},
+        {"inputs": [{"content": [{"type": "text", "text": "word " * 80}]}]},
+    ],
+)
+def test_what_is_embedded_is_input_and_gives_no_output(said: dict[str, object]) -> None:
+    body = json.dumps({"model": "embed-v4.0", **said}).encode()
+    facts = COHERE.read_request("POST", "/v2/embed", body)
+
+    assert ("embed-v4.0", 0) == (facts.model, facts.max_output)
+    assert 80 <= facts.input_tokens <= 180
+    assert 25 == COHERE.read_request("POST", "/v2/embed", b"x" * 99).input_tokens
 
 
 def test_tools_and_the_first_apis_names_reach_the_model() -> None:

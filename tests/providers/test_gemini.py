@@ -132,6 +132,9 @@ def test_bounds_may_have_the_names_and_figures_of_googles_protocol(
     [
         ("POST", PATH.format("generateContent"), Endpoint.GENERATE),
         ("post", PATH.format("generateContent"), Endpoint.GENERATE),
+        ("POST", PATH.format("generateAnswer"), Endpoint.GENERATE),
+        ("POST", "/v1beta/dynamic/x:generateContent", Endpoint.GENERATE),
+        ("POST", "/v1beta/dynamic/x:streamGenerateContent", Endpoint.GENERATE),
         ("POST", PATH.format("countTokens"), Endpoint.COUNT_TOKENS),
         ("POST", PATH.format("embedContent"), Endpoint.EMBEDDINGS),
         ("POST", PATH.format("batchEmbedContents"), Endpoint.EMBEDDINGS),
@@ -158,6 +161,15 @@ def test_a_path_tells_what_is_asked_for(
         provider = find_provider(name)
 
         assert endpoint is provider.read_request(method, path, b"{}").endpoint
+
+
+def test_which_model_an_app_runs_is_not_said() -> None:
+    path = "/v1beta/dynamic/gemini-x:generateContent"
+    body = json.dumps({"contents": [{"parts": [{"text": "word " * 80}]}]}).encode()
+    facts = GEMINI.read_request("POST", path, body)
+
+    assert "" == facts.model
+    assert facts.input_tokens >= 80
 
 
 def test_claude_on_vertex_is_named_by_the_path() -> None:

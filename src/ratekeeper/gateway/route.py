@@ -42,7 +42,7 @@ _OPENAI = frozenset(
         "videos",
     ]
 )
-_ANTHROPIC = frozenset(["complete", "files", "messages", "models", "skills"])
+_ANTHROPIC = frozenset(["files", "messages", "models", "skills"])
 _GEMINI = frozenset(
     [
         "batches",
@@ -106,7 +106,7 @@ _AFTER = {
     ),
     "messages": re.compile(r"(?:/count_tokens|/batches(?:/[^/]+(?:/[a-z]+)?)?)?"),
     **dict.fromkeys(
-        ["complete", "completions", "embeddings", "moderations", "rerank"],
+        ["completions", "embeddings", "moderations", "rerank"],
         re.compile(""),
     ),
 }
@@ -122,6 +122,8 @@ _COHERE = re.compile(r"/v2/(?:chat|embed|rerank)|/v1/chat")
 _VERB = re.compile(
     r":(?:asyncBatch|batch|compute|count|embed|generate|predict|stream)[A-Za-z]*$"
 )
+# Of PaLM's API, which has gone: nobody counts what they would cost.
+_GONE = re.compile(r":(?:(?:batch)?embedText|generate(?:Text|Message))$", re.IGNORECASE)
 _MODEL = re.compile(r"/(?:models|tunedModels|deployments)/([^/:]{1,256})")
 _LONGEST = 2048
 _COLON = "%3a"  # what follows one is done, at Google; elsewhere it is part of a name
@@ -198,7 +200,14 @@ def is_plain(path: str) -> bool:
         return False
     if _DECEIVING.search(path):
         return False
-    return not any(part in {".", ".."} for part in path.split("/"))
+    words = path.split("/")
+    if (
+        "%" in path
+    ):  # some servers leave out spaces around a word, and what has no width
+        words = [urllib.parse.unquote(word) for word in words]
+        if not all(word.isprintable() and word == word.strip() for word in words):
+            return False
+    return not any(word in {".", ".."} for word in words)
 
 
 def guessed(raw_path: bytes, headers: list[tuple[bytes, bytes]]) -> Dialect:
@@ -240,7 +249,7 @@ def _in(families: frozenset[str], dialect: Dialect, path: str) -> Route | None:
 
 def _of_gemini(path: str) -> Route | None:
     match = _GOOGLE.fullmatch(path)
-    if match is None or _COLON in path.lower():
+    if match is None or _COLON in path.lower() or _GONE.search(path):
         return None
     version, rest = match["version"], match["rest"]
     if rest.startswith("/openai/") and not match["upload"]:

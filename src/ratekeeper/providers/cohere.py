@@ -1,4 +1,4 @@
-"""Cohere's own shapes: chat of its second API. OpenAI's it serves elsewhere."""
+"""Cohere's own shapes: chat and embed of its second API. OpenAI's it serves elsewhere."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from ratekeeper.providers.facts import Endpoint, Estimate, RequestFacts, Usage
 if TYPE_CHECKING:
     from ratekeeper.providers.shapes import Glimpse, Json
 
+_EMBEDDED = ("texts", "inputs", "images")
 _PROMPT = ("messages", "documents", "tools", "message", "chat_history", "preamble")
 
 
@@ -24,15 +25,25 @@ class CohereShapes:
     ) -> RequestFacts:
         """Read a request; never fails, whatever the bytes."""
         path = shapes.clean_path(path)
-        if method.upper() != "POST" or not path.endswith(("/v1/chat", "/v2/chat")):
-            return RequestFacts(endpoint=Endpoint.OTHER)
+        endpoint = _endpoint(path) if method.upper() == "POST" else Endpoint.OTHER
+        if endpoint is Endpoint.OTHER:
+            return RequestFacts(endpoint=endpoint)
         request = shapes.read_object(body)
         if request is None:
-            return shapes.unreadable(Endpoint.COHERE_CHAT, body)
+            return shapes.unreadable(endpoint, body)
         model = shapes.model_of(request)
+        if endpoint is Endpoint.EMBEDDINGS:
+            estimate = _embedded(request, model, margin)
+            return RequestFacts(
+                endpoint=endpoint,
+                model=model,
+                input_tokens=estimate.upper(),
+                estimate=estimate,
+                max_output=0,
+            )
         estimate = _estimate(request, model, margin)
         return RequestFacts(
-            endpoint=Endpoint.COHERE_CHAT,
+            endpoint=endpoint,
             model=model,
             stream=shapes.is_true(request.get("stream")),
             input_tokens=estimate.upper(),
@@ -105,6 +116,19 @@ def _counted(report: Json) -> Json:
 
 def _error(value: Json) -> Json | None:
     return shapes.inner(value, "error") or None
+
+
+def _endpoint(path: str) -> Endpoint:
+    if path.endswith(("/v1/chat", "/v2/chat")):
+        return Endpoint.COHERE_CHAT
+    return Endpoint.EMBEDDINGS if path.endswith("/v2/embed") else Endpoint.OTHER
+
+
+def _embedded(request: Json, model: str, margin: int) -> Estimate:
+    prompt = Prompt(model=model)
+    for name in _EMBEDDED:
+        prompt.add(request.get(name))
+    return prompt.estimate(margin=margin)
 
 
 def _estimate(request: Json, model: str, margin: int) -> Estimate:

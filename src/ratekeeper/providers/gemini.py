@@ -19,11 +19,15 @@ if TYPE_CHECKING:
     from ratekeeper.providers.shapes import Glimpse, Json
 
 # /v1beta/models/NAME:METHOD, and below projects/… and publishers/google/ on Vertex
-_PATH = re.compile(r"/(?:models|tunedModels|endpoints)/([^/:]{1,256}):([A-Za-z]{1,40})")
+_PATH = re.compile(
+    r"/(?:dynamic/[^/:]{1,256}|(?:models|tunedModels|endpoints)/([^/:]{1,256}))"
+    r":([A-Za-z]{1,40})"
+)
 _ENDPOINTS = {
     "generateContent": Endpoint.GENERATE,
     "streamGenerateContent": Endpoint.GENERATE,
     "countTokens": Endpoint.COUNT_TOKENS,
+    "generateAnswer": Endpoint.GENERATE,
     "embedContent": Endpoint.EMBEDDINGS,
     "batchEmbedContents": Endpoint.EMBEDDINGS,
 }
@@ -67,12 +71,12 @@ class GeminiShapes:
         request = shapes.read_object(body)
         if request is None:
             return shapes.unreadable(endpoint, body)
-        bounds = _bounds(request)
-        estimate = _estimate(request, match[1], margin)
+        bounds, model = _bounds(request), match[1] or ""  # of an app it is not said
+        estimate = _estimate(request, model, margin)
         embeds = endpoint is Endpoint.EMBEDDINGS
         return RequestFacts(
             endpoint=endpoint,
-            model=match[1],
+            model=model,
             stream=match[2].startswith("stream"),
             input_tokens=estimate.upper(),
             estimate=estimate,
