@@ -4,19 +4,28 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from ratekeeper.core.units import DAY, SECOND
 from ratekeeper.gateway.admit import Way
+from ratekeeper.gateway.upstream import Account
 from ratekeeper.providers.catalog import PROVIDERS
 from ratekeeper.providers.facts import Kind, Verdict
 from tests.gateway import gates
 
 
-def test_an_account_that_fails_is_not_told_by_what_closed_it_before(
-    tmp_path: Path,
-) -> None:
+@pytest.fixture
+def account(tmp_path: Path) -> Account:
+    """Return the only account of a gateway."""
     providers = {"openai": gates.account("http://127.0.0.1:9/v1")}
     with gates.gate(gates.config(tmp_path, providers)) as it:
-        (account,) = it.gateway.roster.upstreams["openai"].accounts
+        (one,) = it.gateway.roster.upstreams["openai"].accounts
+    return one
+
+
+def test_an_account_that_fails_is_not_told_by_what_closed_it_before(
+    account: Account,
+) -> None:
     account.judged(
         Verdict(kind=Kind.BILLING, retry=False, retry_after_us=2 * SECOND), now=0
     )
@@ -30,11 +39,8 @@ def test_an_account_that_fails_is_not_told_by_what_closed_it_before(
 
 
 def test_what_a_provider_says_closes_an_account_for_a_month_at_most(
-    tmp_path: Path,
+    account: Account,
 ) -> None:
-    providers = {"openai": gates.account("http://127.0.0.1:9/v1")}
-    with gates.gate(gates.config(tmp_path, providers)) as it:
-        (account,) = it.gateway.roster.upstreams["openai"].accounts
     account.judged(
         Verdict(kind=Kind.BILLING, retry=False, retry_after_us=400 * DAY), now=0
     )
@@ -43,11 +49,8 @@ def test_what_a_provider_says_closes_an_account_for_a_month_at_most(
 
 
 def test_an_answer_to_a_call_from_before_it_closed_proves_nothing(
-    tmp_path: Path,
+    account: Account,
 ) -> None:
-    providers = {"openai": gates.account("http://127.0.0.1:9/v1")}
-    with gates.gate(gates.config(tmp_path, providers)) as it:
-        (account,) = it.gateway.roster.upstreams["openai"].accounts
     proved = [account.is_proved]
     account.judged(
         Verdict(kind=Kind.OVERLOADED, retry=True, retry_after_us=2 * SECOND), now=0

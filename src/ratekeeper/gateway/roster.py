@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from ratekeeper.gateway import request
     from ratekeeper.gateway.keys import Hasher
     from ratekeeper.gateway.route import Route
+    from ratekeeper.providers.catalog import Provider
     from ratekeeper.providers.pricing import PriceBook
     from ratekeeper.stores.keys import Scope, Target
     from ratekeeper.stores.memory import MemoryStore
@@ -280,15 +281,7 @@ class Roster:
         variable = variable_of(upstream, said, account)
         name = f"{upstream}/{account.name or variable or at + 1}"
         key = provider_keys.find_key(provider, account.api_key or None, environ)
-        headers: list[tuple[str, str]] = []
-        if key is not None:
-            scheme = provider.auth_scheme
-            value = f"{scheme} {key.value}" if scheme else key.value
-            headers.append((provider.auth_header, value))
-        native = headers
-        if key is not None and provider.name == "gemini":
-            # Google takes a bearer for a person's token everywhere but below /openai.
-            native = [("x-goog-api-key", key.value)]
+        headers, native = _proofs(provider, "" if key is None else key.value)
         limits, known = _limits_of(upstream, account), provider.account()
         words = tuple(one for one in limits if policy.means_learned(_text(one)))
         told = tuple(one for one in limits if one not in words)
@@ -347,6 +340,20 @@ class Roster:
         scope = self._store.named(name, rules)
         self._reshapes.append((scope, rules))
         return scope
+
+
+def _proofs(
+    provider: Provider, key: str
+) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    """Return the headers that prove an account: usually, and at its own API's root."""
+    if not key:
+        return [], []
+    scheme = provider.auth_scheme
+    usual = [(provider.auth_header, f"{scheme} {key}" if scheme else key)]
+    if provider.name == "gemini":
+        # Google takes a bearer for a person's token everywhere but below /openai.
+        return usual, [("x-goog-api-key", key)]
+    return usual, usual
 
 
 def _owner(name: str, team: str) -> str:
