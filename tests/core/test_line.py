@@ -555,7 +555,7 @@ def test_what_was_taken_in_a_window_that_has_gone_does_not_come_back() -> None:
 
     meter.let_go(80, 80, START)
 
-    assert [1] == [*meter.held.values()]
+    assert (1, 0) == (meter.held, meter.held_before)
 
 
 def test_what_is_only_watched_is_waited_for_where_the_provider_said_so_alone() -> None:

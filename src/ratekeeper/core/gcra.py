@@ -117,11 +117,6 @@ class Bucket(Meter):
         late = tat + min(cost * self._p, self._slack) - self._slack - base
         return max(0, -(-late // self._q))
 
-    def kept_since_us(self, now: int) -> int:
-        """Return since when it has not been full: what was taken then is given back."""
-        del now
-        return self._busy_since_us
-
     def used(self, now: int) -> int:
         """Return what has not been refilled yet, rounded up."""
         return max(0, -(-(self._tat - now * self._q) // self._p))

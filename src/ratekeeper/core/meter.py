@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 NEVER = 1 << 62  # the wait of a call that no wait lets through
 _REMEMBERED = 8  # limits' worth of calls, by which others are judged
-_SPANS = 4  # of a window, in which what grants hold is added up
 
 
 class Meter:
@@ -34,6 +33,7 @@ class Meter:
         "cold_until_us",
         "guard_us",
         "held",
+        "held_before",
         "is_amount",
         "kept",
         "learner",
@@ -47,8 +47,8 @@ class Meter:
         "refunds",
         "settled",
         "settles",
-        "span_us",
         "text",
+        "turns_us",
         "unit",
     )
 
@@ -73,8 +73,9 @@ class Meter:
         self.charged = 0
         # Whether it counts what a call may take more or less of.
         self.is_amount = self.unit != "requests" and limit.window_us > 0
-        self.span_us = max(1, limit.window_us // _SPANS)
-        self.held: dict[int, int] = {}  # by grants not settled, by the span they are of
+        # By grants that are not settled: of this window, and of the one before.
+        self.held = self.held_before = 0
+        self.turns_us = 0  # when another begins
         self.settles = False  # whether grants will be: some callers never do
         self.settled = 0  # of what was held, and what of it was used in the end
         self.kept = 0
@@ -181,20 +182,26 @@ class Meter:
 
     def take_hold(self, cost: int, now: int) -> None:
         """Take note of what a grant holds from now on."""
-        span, held = now // self.span_us, self.held
-        if span not in held:
-            for old in [one for one in held if one < span - 2 * _SPANS]:
-                del held[old]
-        held[span] = held.get(span, 0) + cost
+        if now >= self.turns_us:
+            self._turn(now)
+        self.held += cost
 
     def let_go(self, cost: int, used: int, taken_us: int) -> None:
         """Take note that a grant is settled, and of what was used of what it held."""
-        span = taken_us // self.span_us
-        if span in self.held:
-            self.held[span] -= cost
-        self.settles = True
+        window_us = self.limit.window_us
+        if taken_us >= self.turns_us - window_us:
+            self.held -= cost
+        elif taken_us >= self.turns_us - 2 * window_us:
+            self.held_before -= cost
         self.settled += cost
         self.kept += used
+
+    def _turn(self, now: int) -> None:
+        """Begin to add up anew, each window; what is older than two is forgotten."""
+        window_us = self.limit.window_us
+        self.held_before = self.held if now < self.turns_us + window_us else 0
+        self.held = 0
+        self.turns_us = (now // window_us + 1) * window_us
 
     def may_come_back(self, now: int) -> int:
         """Return how much of what is used calls under way may yet give back, at most.
@@ -204,18 +211,15 @@ class Meter:
         """
         if not self.is_elastic:
             return 0
-        since = self.kept_since_us(now) // self.span_us
-        held = sum(cost for span, cost in self.held.items() if span >= since)
-        return min(held, self.used(now))
-
-    def kept_since_us(self, now: int) -> int:
-        """Return since when what was taken can still be given back."""
-        return now - self.limit.window_us - self.guard_us
+        if now >= self.turns_us:
+            self._turn(now)
+        return min(self.held + self.held_before, self.used(now))
 
     @property
     def is_elastic(self) -> bool:
         """Whether calls may take less of it in the end than they hold."""
-        return self.is_amount and self.refunds and self.settles
+        known = self.settles or self.settled > 0
+        return self.is_amount and self.refunds and known
 
     def likely(self, amount: int) -> int:
         """Return what is used in the end of so much that calls are to hold.
@@ -275,7 +279,9 @@ class Meter:
         self.admit(cost, now)
         self.charged += cost
         if self.is_amount:
-            self.take_hold(cost, now)
+            if now >= self.turns_us:
+                self._turn(now)
+            self.held += cost
         if self.pace is not None:
             self.pace.take(cost, now)
 
