@@ -558,6 +558,28 @@ def test_what_was_taken_in_a_window_that_has_gone_does_not_come_back() -> None:
     assert (1, 0) == (meter.held, meter.held_before)
 
 
+def test_what_the_window_before_holds_is_remembered_and_let_go() -> None:
+    room = Room("100 tokens/minute")
+    (meter,) = room.meters
+    room.enter(Waiter([80]))
+    room.run(START + MINUTE)
+    room.enter(Waiter([10]))
+
+    assert (10, 80) == (meter.held, meter.held_before)
+
+    meter.let_go(80, 80, START)
+    meter.let_go(10, 10, room.now)
+
+    assert (0, 0) == (meter.held, meter.held_before)
+
+    meter.settles = True
+    for now in (room.now, room.now + 2 * MINUTE):
+        meter.take_hold(5, now)
+
+    assert (5, 0) == (meter.held, meter.held_before)
+    assert 0 == meter.may_come_back(room.now + 9 * MINUTE)
+
+
 def test_what_is_only_watched_is_waited_for_where_the_provider_said_so_alone() -> None:
     (meter,) = [rule.meter(START) for rule in rules_of(["100 tpm"], shadow={0})]
     meter.grant(100, START)
